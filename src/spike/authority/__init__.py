@@ -1,0 +1,1 @@
+"""Authority: a SPIFFE Workload API server for one machine."""

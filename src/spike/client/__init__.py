@@ -1,0 +1,1 @@
+"""The Python client: pooled connections to Nexus over SPIFFE mutual TLS."""

@@ -1,0 +1,1 @@
+"""Locked key memory and the process's own protection."""

@@ -1,0 +1,1 @@
+"""Nexus: the store, and the owner of the root key."""

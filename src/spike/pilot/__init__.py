@@ -1,0 +1,1 @@
+"""Pilot: the 'spike' command."""

@@ -1,0 +1,1 @@
+"""Who may do what: roles, policies, the authorization table. Pure."""
