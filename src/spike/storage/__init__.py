@@ -1,1 +1,1 @@
-"""The storage protocol and its engines; nothing here knows of secrets, policies or keys."""
+"""Storage: one small protocol, and engines that know nothing of secrets, policies or keys."""
