@@ -3,7 +3,10 @@
 SpikeError
 ├── InputError               the caller sent something that is refused
 ├── NotFoundError            the thing named does not exist (or the caller may not know that it does)
+├── DeniedError              the server does not allow the call to this identity
 ├── NotReadyError            no root key yet, or overloaded; the same call may succeed later
+│   └── UnreachableError     the server does not answer, or not in time
+├── AnswerError              the server answers with a fault of its own, or something that cannot be
 ├── RefusedError             an operation on keys refused by its rules; nothing was changed
 ├── StoreError               the storage's doing
 │   ├── StoreConflictError   the expected revision is not the present one
@@ -46,6 +49,18 @@ class NotFoundError(SpikeError):
 
 class NotReadyError(SpikeError):
     """There is no root key yet, or the server is overloaded."""
+
+
+class UnreachableError(NotReadyError):
+    """The server does not answer, or not in time; whether it acted is not known."""
+
+
+class DeniedError(SpikeError):
+    """The server does not allow the call to this identity."""
+
+
+class AnswerError(SpikeError):
+    """The server answers with a fault of its own, or with something that cannot be."""
 
 
 class RefusedError(SpikeError):
