@@ -21,6 +21,7 @@ SpikeError
 ├── IdentityError            a SPIFFE identity is not as it must be
 │   ├── SpiffeIdError        not a SPIFFE ID
 │   ├── SvidError            a certificate that is no valid X.509-SVID, or not for this peer
+│   │   └── PeerRefusedError  the TLS handshake met a peer that is not trusted
 │   └── WorkloadApiError     the Workload API denies, is malformed or out of reach
 └── SettingError             the operator's: an option, a variable, the machine; `next_step` says what to do
 
@@ -28,6 +29,8 @@ Messages are for people and never hold a secret: no value, key, share or passwor
 """
 
 from __future__ import annotations
+
+import ssl
 
 
 class SpikeError(Exception):
@@ -131,6 +134,16 @@ class SpiffeIdError(IdentityError):
 
 class SvidError(IdentityError):
     """A certificate that is no valid X.509-SVID, or not one for this peer."""
+
+
+class PeerRefusedError(SvidError, ssl.SSLError):
+    """A TLS handshake ended with a peer that is not trusted.
+
+    It is an `ssl.SSLError` as well, because that is what event loops drop a connection for.
+    """
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class WorkloadApiError(IdentityError):

@@ -1,0 +1,136 @@
+"""The socket of the Workload API: its address, and whether only its owner can put another there.
+
+Whoever can replace the socket decides who we are and whom we trust. The permission bits of the
+socket itself say nothing about that: to connect *is* to write to it, so SPIRE gives it 0777. What
+counts is who can make a name in the directories on the way to it.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from spike.error import SettingError
+
+SOCKET_VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
+# sun_path has 108 bytes, one of them for the final NUL (unix(7)).
+PATH_LIMIT_BYTES = 107
+
+_START_ONE = (
+    f"start `spike dev`, or SPIRE's agent, and set {SOCKET_VARIABLE} to its socket, "
+    "for example unix:///run/spire/agent.sock"
+)
+
+
+def parse_endpoint_untrusted(text: str | None) -> Path:
+    """Return the socket's path from an endpoint, `unix:///path` or `unix:/path`.
+
+    Raises:
+        SettingError: missing, of another form, longer than a socket's path can be, or TCP: any
+            local process could listen on a port in the agent's place.
+    """
+    if not text:
+        raise SettingError(f"{SOCKET_VARIABLE} is not set", _START_ONE)
+    if text.startswith("tcp:"):
+        raise SettingError(
+            f"{SOCKET_VARIABLE} names a TCP port, which any process on this machine could take",
+            "give the Workload API a Unix socket: unix:///path",
+        )
+    rest = text.removeprefix("unix:")
+    path = "/" + rest.lstrip("/")
+    if rest not in {path, "//" + path} or rest == text or len(path) < 2 or not path.isprintable():
+        raise SettingError(
+            f"{SOCKET_VARIABLE} is not of the form unix:///path",
+            f"set {SOCKET_VARIABLE} to the absolute path of the Workload API socket",
+        )
+    if len(os.fsencode(path)) > PATH_LIMIT_BYTES:
+        raise SettingError(
+            f"the path of the Workload API socket has more than {PATH_LIMIT_BYTES} bytes, "
+            "which the kernel does not take",
+            "choose a shorter path",
+        )
+    return Path(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Viewpoint:
+    """As whom a path is judged."""
+
+    uid: int
+    gid: int
+
+    @classmethod
+    def of_process(cls) -> Viewpoint:
+        """Return this process's effective user and group."""
+        return cls(os.geteuid(), os.getegid())
+
+
+def check_endpoint(path: Path, viewpoint: Viewpoint) -> None:
+    """Refuse a socket that somebody else could put there.
+
+    Each directory on the way, with symbolic links followed, must belong to root, to us or to the
+    socket's owner and be writable by its owner only. In a sticky directory of root's (`/tmp`)
+    everybody can make names but only owners can remove them: there the next thing on the way must
+    be root's or ours.
+
+    Raises:
+        FileNotFoundError: there is nothing at `path` (yet).
+        SettingError: it is no socket, or others could replace it; the message names the directory.
+    """
+    real = Path(os.path.realpath(path))
+    found = real.stat()
+    if not stat.S_ISSOCK(found.st_mode):
+        raise SettingError(f"{path} is not a socket", f"correct {SOCKET_VARIABLE}")
+    # A link lies in a directory too: whoever can write there turns it elsewhere.
+    ways = {path.absolute(), real}
+    for way in ways:
+        _check_way(way, found.st_uid, viewpoint)
+
+
+def _check_way(way: Path, socket_uid: int, viewpoint: Viewpoint) -> None:
+    near = {0, viewpoint.uid}
+    for directory in reversed(way.parents):
+        found = directory.stat()
+        if found.st_uid not in near | {socket_uid}:
+            raise _replaceable(way, directory, f"belongs to {_user_name(found.st_uid)}")
+        if not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            continue
+        if found.st_mode & stat.S_ISVTX and found.st_uid == 0:
+            below = directory / way.relative_to(directory).parts[0]
+            if below.lstat().st_uid not in near:
+                raise _replaceable(way, directory, f"lets anybody make a {below.name}")
+        elif found.st_mode & stat.S_IWOTH or not _is_own_group(found.st_gid, viewpoint):
+            raise _replaceable(way, directory, "is writable by others")
+
+
+def _is_own_group(gid: int, viewpoint: Viewpoint) -> bool:
+    """Tell whether the group is the user's private one, which has no other member.
+
+    Where each user has such a group, home directories are often group-writable.
+    """
+    if gid != viewpoint.gid:
+        return False
+    try:
+        user, group = pwd.getpwuid(viewpoint.uid).pw_name, grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return group.gr_name == user and set(group.gr_mem) <= {user}
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def _replaceable(way: Path, directory: Path, why: str) -> SettingError:
+    return SettingError(
+        f"others could replace the Workload API socket {way}: {directory} {why}",
+        f"keep the socket where only its owner and root can write, for example: "
+        f"chmod go-w {directory}",
+    )
