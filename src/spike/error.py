@@ -2,6 +2,7 @@
 
 SpikeError
 ├── InputError               the caller sent something that is refused
+│   └── BodyTooLargeError    a request's body is larger than the call allows
 ├── NotFoundError            the thing named does not exist (or the caller may not know that it does)
 ├── DeniedError              the server does not allow the call to this identity
 ├── NotReadyError            no root key yet, or overloaded; the same call may succeed later
@@ -44,6 +45,13 @@ class SpikeError(Exception):
 
 class InputError(SpikeError):
     """The caller sent something that is refused."""
+
+
+class BodyTooLargeError(InputError):
+    """A request's body is larger than the call allows; it was not read whole."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body has more than {limit_bytes} bytes")
 
 
 class NotFoundError(SpikeError):
