@@ -1,1 +1,1 @@
-"""Messages of the HTTP contract, read and written as Go does it, and their validation."""
+"""What crosses the wire: messages, calls, JSON as Go does it, error codes, validation. No I/O."""

@@ -1,0 +1,173 @@
+"""The calls of Nexus: path, action, request and answer of each. One list, for servers and clients.
+
+Every call is a POST, chosen by its exact path and the first value of the query parameter `action`
+(absent or empty = the default action). The authorization table in `spike.policy.access` has one row
+for each of these calls; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NewType, TypeVar
+
+from spike.wire import operator, own, policy, secret
+from spike.wire.message import Empty, Message
+
+CallName = NewType("CallName", str)
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Q, A]):
+    """One call. While there is no root key, one that `needs_root_key` gets 503."""
+
+    name: CallName
+    path: str
+    action: str
+    request: type[Q]
+    answer: type[A]
+    needs_root_key: bool = True
+
+    @property
+    def target(self) -> str:
+        """What stands in the request line: the path, with the action unless it is the default."""
+        return f"{self.path}?action={self.action}" if self.action else self.path
+
+
+_SECRETS: Final = "/v1/store/secrets"
+_METADATA: Final = "/v1/store/secrets/metadata"
+_POLICY: Final = "/v1/acl/policy"
+
+SECRET_PUT: Final = Call(CallName("secret put"), _SECRETS, "", secret.SecretPutRequest, Empty)
+SECRET_GET: Final = Call(
+    CallName("secret get"), _SECRETS, "get", secret.SecretGetRequest, secret.SecretGetAnswer
+)
+SECRET_GET_MANY: Final = Call(
+    CallName("secret get-many"),
+    _SECRETS,
+    "get-many",
+    secret.SecretGetManyRequest,
+    secret.SecretGetManyAnswer,
+)
+SECRET_DELETE: Final = Call(
+    CallName("secret delete"), _SECRETS, "delete", secret.SecretVersionsRequest, Empty
+)
+SECRET_UNDELETE: Final = Call(
+    CallName("secret undelete"), _SECRETS, "undelete", secret.SecretVersionsRequest, Empty
+)
+SECRET_LIST: Final = Call(CallName("secret list"), _SECRETS, "list", Empty, secret.SecretListAnswer)
+SECRET_METADATA_GET: Final = Call(
+    CallName("secret metadata get"),
+    _METADATA,
+    "get",
+    secret.SecretGetRequest,
+    secret.SecretMetadataAnswer,
+)
+
+POLICY_PUT: Final = Call(CallName("policy put"), _POLICY, "", policy.PolicyPutRequest, Empty)
+POLICY_GET: Final = Call(
+    CallName("policy get"), _POLICY, "get", policy.PolicyNameRequest, policy.PolicyGetAnswer
+)
+POLICY_DELETE: Final = Call(
+    CallName("policy delete"), _POLICY, "delete", policy.PolicyNameRequest, Empty
+)
+POLICY_LIST: Final = Call(
+    CallName("policy list"), _POLICY, "list", policy.PolicyListRequest, policy.PolicyListAnswer
+)
+
+# Go's answer to this call has a hash of the plain text. Ours is always a refusal.
+BOOTSTRAP_VERIFY: Final = Call(
+    CallName("bootstrap verify"),
+    "/v1/bootstrap/verify",
+    "",
+    operator.BootstrapVerifyRequest,
+    Empty,
+)
+OPERATOR_RECOVER: Final = Call(
+    CallName("operator recover"),
+    "/v1/operator/recover",
+    "",
+    Empty,
+    operator.RecoverAnswer,
+    needs_root_key=False,
+)
+OPERATOR_RESTORE_SHARD: Final = Call(
+    CallName("operator restore by shard"),
+    "/v1/operator/restore",
+    "",
+    operator.ShardRestoreRequest,
+    operator.ShardRestoreAnswer,
+    needs_root_key=False,
+)
+OPERATOR_RESTORE_PASSWORD: Final = Call(
+    CallName("operator restore by password"),
+    "/v1/operator/restore",
+    "password",
+    own.PasswordRestoreRequest,
+    own.RestoreAnswer,
+    needs_root_key=False,
+)
+OPERATOR_RESTORE_FILE: Final = Call(
+    CallName("operator restore by file"),
+    "/v1/operator/restore",
+    "file",
+    own.FileRestoreRequest,
+    own.RestoreAnswer,
+    needs_root_key=False,
+)
+OPERATOR_PASSWORD_BEGIN: Final = Call(
+    CallName("operator password begin"),
+    "/v1/operator/password",
+    "begin",
+    Empty,
+    own.PasswordBeginAnswer,
+    needs_root_key=False,
+)
+OPERATOR_INIT: Final = Call(
+    CallName("operator init"),
+    "/v1/operator/init",
+    "",
+    own.InitRequest,
+    own.InitAnswer,
+    needs_root_key=False,
+)
+OPERATOR_STATUS: Final = Call(
+    CallName("operator status"),
+    "/v1/operator/status",
+    "",
+    Empty,
+    own.StatusAnswer,
+    needs_root_key=False,
+)
+
+AnyCall = Call[Any, Any]
+
+CALLS: Final[tuple[AnyCall, ...]] = (
+    SECRET_PUT,
+    SECRET_GET,
+    SECRET_GET_MANY,
+    SECRET_DELETE,
+    SECRET_UNDELETE,
+    SECRET_LIST,
+    SECRET_METADATA_GET,
+    POLICY_PUT,
+    POLICY_GET,
+    POLICY_DELETE,
+    POLICY_LIST,
+    BOOTSTRAP_VERIFY,
+    OPERATOR_RECOVER,
+    OPERATOR_RESTORE_SHARD,
+    OPERATOR_RESTORE_PASSWORD,
+    OPERATOR_RESTORE_FILE,
+    OPERATOR_PASSWORD_BEGIN,
+    OPERATOR_INIT,
+    OPERATOR_STATUS,
+)
+
+_BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}
+
+
+def call_at(path: str, action: str) -> AnyCall | None:
+    """Return the call at this exact path and action; None where there is none, which is a 400."""
+    return _BY_TARGET.get((path, action))

@@ -1,0 +1,137 @@
+"""Messages of our own calls: init, status, the password's way and restore.
+
+They keep the conventions of Go's calls and are in no Go client. A password never stands in one of
+them: it comes sealed to the one-time public key of the session that
+`/v1/operator/password?action=begin` opened.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from spike.wire.message import ConfidentialMessage, GoInt, GoTime, Message
+
+
+class PasswordBeginAnswer(Message, frozen=True):
+    """A session for one password: where to seal it to. Good for one call."""
+
+    session: str
+    public_key: bytes
+
+
+class BackupPlace(Message, frozen=True):
+    """One place where a copy of the key backup lies, and what was found there."""
+
+    place: str
+    state: str
+    detail: str = ""
+
+
+class InitRequest(ConfidentialMessage, frozen=True):
+    """Make the first root key, with one backup slot for this password."""
+
+    session: str = ""
+    sealed_password: bytes = b""
+    slot_name: str = ""
+
+
+class InitAnswer(Message, frozen=True):
+    """What was made. `store_id` and `lineage` are hex; Pilot keeps `anchor` to compare later."""
+
+    store_id: str
+    lineage: str
+    generation: GoInt
+    epoch: GoInt
+    slot: str
+    anchor: bytes
+    backup_places: list[BackupPlace] = msgspec.field(default_factory=list)
+
+
+class PasswordRestoreRequest(ConfidentialMessage, frozen=True):
+    """Bring the root key back from the store's own backup.
+
+    Without `confirm` the answer is a preview only; `confirm` repeats what the preview named.
+    """
+
+    session: str = ""
+    sealed_password: bytes = b""
+    slot_name: str = ""
+    anchor: bytes = b""
+    confirm: str = ""
+
+
+class FileRestoreRequest(ConfidentialMessage, frozen=True):
+    """The same from a backup file, given whole in `backup`."""
+
+    session: str = ""
+    sealed_password: bytes = b""
+    slot_name: str = ""
+    anchor: bytes = b""
+    confirm: str = ""
+    backup: bytes = b""
+
+
+class RestorePreview(Message, frozen=True):
+    """What a restore would bring back, for a person to compare before it goes on."""
+
+    store_id: str
+    lineage: str
+    generation: GoInt
+    epoch: GoInt
+    revision: GoInt
+    sealed_at: GoTime
+    slot: str
+    audit_head: str = ""
+
+
+class RestoreAnswer(Message, frozen=True, omit_defaults=True):
+    """Whether the root key is back, with what was found; `anchor` once it is."""
+
+    restored: bool
+    preview: RestorePreview | None = None
+    anchor: bytes | None = None
+
+
+class StatusSlot(Message, frozen=True):
+    """One backup slot. `last_verified_at` is null while nobody has opened it."""
+
+    name: str
+    kind: str
+    state: str
+    created_at: GoTime
+    last_verified_at: GoTime | None = None
+
+
+class StatusMeasure(Message, frozen=True):
+    """One measure that protects the memory of the keys, and whether it is in force."""
+
+    name: str
+    applied: bool
+    detail: str = ""
+
+
+class StatusStorage(Message, frozen=True):
+    """The store's engine and its health. `records` counts by kind."""
+
+    engine: str
+    healthy: bool
+    detail: str = ""
+    records: dict[str, GoInt] = msgspec.field(default_factory=dict)
+
+
+class StatusAnswer(Message, frozen=True, omit_defaults=True):
+    """The state of Nexus. Whoever is not superuser gets `ready` alone."""
+
+    ready: bool
+    state: str | None = None
+    version: str | None = None
+    store_id: str | None = None
+    lineage: str | None = None
+    epoch: GoInt | None = None
+    revision: GoInt | None = None
+    root_generation: GoInt | None = None
+    slots: list[StatusSlot] | None = None
+    memory: list[StatusMeasure] | None = None
+    storage: StatusStorage | None = None
+    places: list[BackupPlace] | None = None
+    anchor: bytes | None = None

@@ -1,0 +1,106 @@
+"""What a value of a request may be: section 3 of the wire contract, one function for each line.
+
+Lengths are in bytes of UTF-8. Patterns are matched whole: Python's `$` would also match before a
+final newline, where Go's does not.
+
+Each function returns nothing and raises InputError, whose message names the field and the rule and
+never repeats the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from spike.error import InputError
+
+NAME_LIMIT_BYTES: Final = 250
+PATH_LIMIT_BYTES: Final = 500
+PATTERN_LIMIT_BYTES: Final = 500
+SHARD_SIZE: Final = 32
+SHARD_ID_LIMIT: Final = 255
+NONCE_SIZE_BYTES: Final = 12
+GET_MANY_LIMIT: Final = 1000
+PERMISSION_NAMES: Final = ("read", "write", "list", "execute", "super")
+
+_NAME = re.compile(r"[a-zA-Z0-9\-_ ]+")
+_PATH = re.compile(r"[a-zA-Z0-9._\-/()?+*|\[\]{}\\]+")
+_PATH_PATTERN = re.compile(r"[a-zA-Z0-9._\-/^$()?+*|\[\]{}\\]+")
+# Go has `(/[…]+)*` where this has `(?:/[…]+)?`. The class holds the slash, so both accept the same,
+# but this one never has two ways to match one text, which takes Python exponential time.
+_SPIFFE_PATTERN = re.compile(
+    r"\^?spiffe://[\\a-zA-Z0-9.\-*()+?\[\]]+(?:/[\\/a-zA-Z0-9._\-*()+?\[\]]+)?\$?"
+)
+
+
+def check_name(name: str, field: str = "name") -> None:
+    """Check a policy's name, the `id` of policy get and delete, or a key of a secret's values."""
+    _check(name, field, _NAME, NAME_LIMIT_BYTES, "letters, digits, '-', '_' and spaces")
+
+
+def check_path(path: str) -> None:
+    """Check a secret's path. Slashes are literal: nothing is normalized."""
+    _check(path, "path", _PATH, PATH_LIMIT_BYTES, "letters, digits and ._-/()?+*|[]{}\\")
+
+
+def check_path_pattern(pattern: str) -> None:
+    """Check the characters of a policy's path pattern; whether it compiles is seen later."""
+    allowed = "letters, digits and ._-/^$()?+*|[]{}\\"
+    _check(pattern, "pathPattern", _PATH_PATTERN, PATTERN_LIMIT_BYTES, allowed)
+
+
+def check_spiffe_pattern(pattern: str) -> None:
+    """Check the form of a policy's SPIFFE ID pattern; whether it compiles is seen later."""
+    allowed = "the form ^spiffe://trust-domain/path$, both anchors optional"
+    _check(pattern, "spiffeidPattern", _SPIFFE_PATTERN, PATTERN_LIMIT_BYTES, allowed)
+
+
+def check_permissions(permissions: Sequence[str]) -> None:
+    """Check that there is at least one permission and that each is one of the five."""
+    if not permissions:
+        raise InputError("a policy has no permissions")
+    if not set(permissions) <= set(PERMISSION_NAMES):
+        raise InputError(f"a permission is none of {', '.join(PERMISSION_NAMES)}")
+
+
+def check_value_keys(values: Mapping[str, str]) -> None:
+    """Check the keys of a secret's values. The values themselves may be any text."""
+    for key in values:
+        check_name(key, "a key of the values")
+
+
+def check_shard(shard: Sequence[int] | None) -> None:
+    """Check a Shamir shard: 32 integers 0..255, not all zero."""
+    if shard is None or len(shard) != SHARD_SIZE:
+        raise InputError(f"a shard has not {SHARD_SIZE} integers")
+    if any(not 0 <= octet <= 255 for octet in shard):
+        raise InputError("an integer of a shard is not in 0..255")
+    if not any(shard):
+        raise InputError("a shard is all zero")
+
+
+def check_shard_id(shard_id: int) -> None:
+    """Check the index of a recovery shard: 0 would be the secret itself."""
+    if not 1 <= shard_id <= SHARD_ID_LIMIT:
+        raise InputError(f"the id of a shard is not in 1..{SHARD_ID_LIMIT}")
+
+
+def check_nonce(nonce: bytes) -> None:
+    """Check the length of a nonce."""
+    if len(nonce) != NONCE_SIZE_BYTES:
+        raise InputError(f"a nonce has not {NONCE_SIZE_BYTES} bytes")
+
+
+def check_item_count(count: int) -> None:
+    """Check how many items one get-many asks for."""
+    if count > GET_MANY_LIMIT:
+        raise InputError(f"more than {GET_MANY_LIMIT} items in one request")
+
+
+def _check(text: str, field: str, form: re.Pattern[str], limit_bytes: int, allowed: str) -> None:
+    # Counted in characters first: a text far too long is not encoded only to be refused.
+    if not text or len(text) > limit_bytes or len(text.encode("utf-8")) > limit_bytes:
+        raise InputError(f"the {field} has not 1 to {limit_bytes} bytes")
+    if not form.fullmatch(text):
+        raise InputError(f"the {field} may only have {allowed}")
