@@ -1,1 +1,1 @@
-"""Primitives: key derivation, the record format, sealing to a password's key pair, known-answer tests."""
+"""Primitives: derivation, the record format, sealing to a password's key pair, known answers."""

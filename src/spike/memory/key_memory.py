@@ -157,8 +157,8 @@ class KeyMemory:
         self._settle()
 
     def _slice(self) -> memoryview:
-        with self._place.page.view() as whole:
-            return whole[self._place.offset : self._place.offset + self._place.size_bytes]
+        place = self._place
+        return place.page.view()[place.offset : place.offset + place.size_bytes]
 
     # Threads share keys, and a garbage collection may wipe one at any point, so no lock is taken:
     # a borrower is noted before it is looked whether the key is wiped, a wipe marks the key before
@@ -166,7 +166,7 @@ class KeyMemory:
 
     def _lend(self, borrower: _View) -> memoryview:
         self._open_views.add(borrower)
-        if self.wiped:
+        if self._wiped or self._place.page.wiped:
             self._open_views.discard(borrower)
             self._settle()
             raise WipedError("key memory was used after it was wiped")
@@ -177,7 +177,8 @@ class KeyMemory:
             view[:] = bytes(len(view))  # the borrower may have written after the wipe
         view.release()
         self._open_views.discard(borrower)
-        self._settle()
+        if self._wiped:
+            self._settle()
 
     def _settle(self) -> None:
         if self._wiped and not self._open_views:

@@ -74,7 +74,7 @@ class Page:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
-        # While a view is still held, the mapping (zeros by now) stays and goes with its last holder.
+        # While a view is held, the mapping (zeros by now) stays; it goes with its last holder.
         with contextlib.suppress(BufferError):
             self._map.close()
 
