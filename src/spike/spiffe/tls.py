@@ -190,7 +190,7 @@ class _FollowingContext(ssl.SSLContext):
         """Make a connection over memory buffers, as event loops do. They call `do_handshake`."""
         return self._current().wrap_bio(*args, **kwargs)
 
-    def wrap_socket(
+    def wrap_socket(  # noqa: PLR0917  the standard library's signature
         self,
         sock: sockets.socket,
         server_side: bool = False,
