@@ -104,6 +104,7 @@ def open_into(key: KeyMemory, context: bytes, message: Buffer, out: KeyMemory) -
             cipher = AESGCM(memoryview(derived)[:KEY_BYTES])
             try:
                 cipher.decrypt_into(_nonce(derived, 0), source[_HEAD_BYTES:], None, target)
+                _overwrite_stack(len(target))
             except BaseException:
                 # The library may have written what it had decrypted before it checked the tag.
                 target[:] = bytes(len(target))
@@ -112,6 +113,18 @@ def open_into(key: KeyMemory, context: bytes, message: Buffer, out: KeyMemory) -
         raise OpenError from None
     finally:
         derived[:] = _ZEROS
+
+
+def _overwrite_stack(size_bytes: int) -> None:
+    """Make OpenSSL decrypt zeros where it has just decrypted a key.
+
+    Its AES-GCM leaves the last 16-byte block of the plaintext on the stack (seen from outside with
+    OpenSSL 4.0 on AVX-512), and calls that follow copy such garbage to other places. The same call
+    at the same depth writes over it.
+    """
+    cipher, nonce = AESGCM(_ZEROS[:KEY_BYTES]), bytes(12)
+    sealed = cipher.encrypt(nonce, bytes(size_bytes), None)
+    cipher.decrypt_into(nonce, sealed, None, bytearray(size_bytes))
 
 
 def _derive(key: KeyMemory, salt: Buffer, context: bytes, derived: bytearray) -> None:
