@@ -1,1 +1,1 @@
-"""The rules of a secret's versions. Pure."""
+"""The rules of secrets and their versions, and the stored form of both. Pure: no I/O, no clock."""
