@@ -35,6 +35,7 @@ _SEALED_CHUNK_BYTES: Final = CHUNK_BYTES + TAG_BYTES
 _NONCE_END: Final = KEY_BYTES + 12
 _DERIVED_BYTES: Final = _NONCE_END + COMMITMENT_BYTES
 _LABEL: Final = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
+_HASH_BYTES: Final = 64
 _ZEROS: Final = bytes(_DERIVED_BYTES)
 
 
@@ -138,6 +139,9 @@ def _derive(key: KeyMemory, salt: Buffer, context: bytes, derived: bytearray) ->
     expand = HKDFExpand(SHA512(), _DERIVED_BYTES, b"".join((_LABEL, salt, context)))
     with key.view() as source:
         expand.derive_into(source, derived)
+    # HKDF hands its two hash blocks through bytes objects and frees them without overwriting them;
+    # new ones of the same size get the same memory.
+    _blocks = (bytes(_HASH_BYTES), bytes(_HASH_BYTES))
 
 
 def _derive_confirmed(
