@@ -1,0 +1,36 @@
+"""Why an operation on keys was refused: a closed list, so that every refusal has a name an operator can look up."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from spike.error import RefusedError
+
+
+class Reason(StrEnum):
+    """The name of a refusal; it travels on the wire of our own calls as `refused_<name>`."""
+
+    ALREADY_INITIALIZED = "already_initialized"
+    ALREADY_OPEN = "already_open"
+    NOT_INITIALIZED = "not_initialized"
+    STORE_NOT_EMPTY = "store_not_empty"
+    WEAK_PASSWORD = "weak_password"  # noqa: S105  (the name of a refusal)
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105  (the name of a refusal)
+    UNKNOWN_SLOT = "unknown_slot"
+    DAMAGED = "damaged"
+    NEWER_FORMAT = "newer_format"
+    PLANTED = "planted"
+    FOREIGN = "foreign"
+    OLD = "old"
+    STALE_STORE = "stale_store"
+    EXPIRED = "expired"
+    BUSY = "busy"
+    TOO_SOON = "too_soon"
+
+
+class RefusalError(RefusedError):
+    """A refusal with its name. Nothing was changed."""
+
+    def __init__(self, reason: Reason, message: str, next_step: str = "") -> None:
+        super().__init__(message, next_step)
+        self.reason = reason

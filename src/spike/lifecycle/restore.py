@@ -1,0 +1,224 @@
+"""Restore: which copy of the keyring is tried, what must hold before its root key is believed, what follows.
+
+Steps, in this order; a failed one ends the restore with a name and changes nothing:
+
+1. `choose`: the copy in the store, or the key backup that was handed in.
+2. The slot is opened with its password (in the child process); the sealed copy's MAC comes before its content.
+3. `confirm`: the root key gives the check value and authenticates the whole keyring.
+4. `compare_copies`: with a backup handed in, which of backup and store is the newer one.
+5. `require_current`: no valid anchor says that the store had been further.
+6. The caller opens the access list and one record of each kind (`lifecycle` knows no storage).
+7. `recovered`: the keyring that follows, one epoch higher, written by one compare-and-swap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from spike.error import FormatError, NewerFormatError
+from spike.lifecycle import backup, keyring
+from spike.lifecycle.anchor import Anchor
+from spike.lifecycle.backup import KeyBackup
+from spike.lifecycle.keyring import Event, Keyring, SealedRoot, Slot, SlotKind, UnconfirmedKeyring
+from spike.lifecycle.refusal import Reason, RefusalError
+from spike.memory.key_memory import KeyMemory
+
+_OTHER_COPY = "restore from another copy: spike restore --backup FILE"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """The copy a restore is tried with. `backup` is None when it is the store's own."""
+
+    held: UnconfirmedKeyring
+    backup: KeyBackup | None
+
+    @property
+    def origin(self) -> str:
+        """Where the copy came from, for messages."""
+        return "the store" if self.backup is None else "the backup"
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenSlot:
+    """The slot to open, and the sealed copy of the active root key in it."""
+
+    slot: Slot
+    sealed: SealedRoot
+
+
+def choose(stored: bytes | None, handed_in: bytes | None) -> Candidate:
+    """Return the copy to try.
+
+    Raises:
+        RefusalError: NOT_INITIALIZED (nothing there), DAMAGED or NEWER_FORMAT (it cannot be read).
+    """
+    if handed_in is not None:
+        try:
+            held = backup.decode_untrusted(handed_in)
+        except NewerFormatError as error:
+            raise RefusalError(Reason.NEWER_FORMAT, error.message, error.next_step) from error
+        except FormatError as error:
+            raise RefusalError(Reason.DAMAGED, error.message, _OTHER_COPY) from error
+        return Candidate(held.keyring, held)
+    if stored is None:
+        raise RefusalError(
+            Reason.NOT_INITIALIZED,
+            "the store holds no keyring",
+            "initialize it (spike init), or restore from a key backup (spike restore --backup FILE)",
+        )
+    return Candidate(read_stored(stored), None)
+
+
+def read_stored(stored: bytes) -> UnconfirmedKeyring:
+    """Read the store's keyring.
+
+    Raises:
+        RefusalError: DAMAGED or NEWER_FORMAT.
+    """
+    try:
+        return keyring.decode_untrusted(stored)
+    except NewerFormatError as error:
+        raise RefusalError(Reason.NEWER_FORMAT, error.message, error.next_step) from error
+    except FormatError as error:
+        raise RefusalError(
+            Reason.DAMAGED, f"{error.message} (in the store)", _OTHER_COPY
+        ) from error
+
+
+def choose_slot(held: UnconfirmedKeyring, name: str) -> ChosenSlot:
+    """Return the password slot with this name, or the first one when `name` is empty.
+
+    Raises:
+        RefusalError: UNKNOWN_SLOT, or DAMAGED when it holds no copy of the active root key.
+    """
+    slots = [s for s in held.hint.slots if s.kind is SlotKind.PASSWORD]
+    slot = next((s for s in slots if not name or s.name == name), None)
+    if slot is None:
+        known = ", ".join(s.name for s in slots) or "none"
+        raise RefusalError(
+            Reason.UNKNOWN_SLOT,
+            f"there is no password slot named {name!r}",
+            f"known slots: {known}",
+        )
+    active = held.hint.active_root
+    for sealed in slot.roots:
+        if sealed.generation == active.number and sealed.check == active.check:
+            return ChosenSlot(slot, sealed)
+    raise RefusalError(
+        Reason.DAMAGED,
+        f"slot {slot.name!r} holds no copy of root-key generation {active.number}",
+        _OTHER_COPY,
+    )
+
+
+def confirm(candidate: Candidate, root: KeyMemory) -> Keyring:
+    """Return the keyring the root key authenticates.
+
+    Raises:
+        RefusalError: PLANTED: the slot opened, and what it held does not authenticate the copy it was in.
+    """
+    held = (
+        candidate.held.confirmed_by(root)
+        if candidate.backup is None
+        else candidate.backup.confirmed_by(root)
+    )
+    if held is None:
+        raise RefusalError(
+            Reason.PLANTED,
+            f"the keyring in {candidate.origin} is not authentic: somebody changed it or planted another key",
+            _OTHER_COPY,
+        )
+    return held
+
+
+def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) -> None:
+    """Return if a confirmed key backup may take the place of what the store holds.
+
+    It may when the store has no keyring, or one that is damaged or not authentic.
+
+    Raises:
+        RefusalError: FOREIGN (another store or lineage), OLD (the store has a newer one), STALE_STORE (it has an older one).
+    """
+    if stored is None:
+        return
+    try:
+        held = keyring.decode_untrusted(stored)
+    except NewerFormatError as error:
+        raise RefusalError(Reason.NEWER_FORMAT, error.message, error.next_step) from error
+    except FormatError:
+        return
+    if (held.hint.store_id, held.hint.lineage) != (confirmed.store_id, confirmed.lineage):
+        raise RefusalError(
+            Reason.FOREIGN,
+            f"the backup is of store {confirmed.store_id}, lineage {confirmed.lineage}; "
+            f"this is store {held.hint.store_id}, lineage {held.hint.lineage}",
+            "restore with a backup of this store",
+        )
+    present = held.confirmed_by(root)
+    if present is None:
+        return
+    if present.age > confirmed.age:
+        raise RefusalError(
+            Reason.OLD,
+            f"the backup is older (epoch {confirmed.epoch}, revision {confirmed.revision}) "
+            f"than the store (epoch {present.epoch}, revision {present.revision})",
+            "restore without it: spike restore",
+        )
+    if present.age < confirmed.age:
+        raise _stale(present.age, confirmed.age, "the backup")
+
+
+def require_current(confirmed: Keyring, access_generation: int, highest: Anchor | None) -> None:
+    """Return if no anchor says that the store had been further.
+
+    Raises:
+        RefusalError: FOREIGN (the anchor is of another lineage) or STALE_STORE.
+    """
+    if highest is None:
+        return
+    if highest.lineage != confirmed.lineage:
+        raise RefusalError(
+            Reason.FOREIGN,
+            f"an anchor names lineage {highest.lineage} of this store; this copy is of lineage {confirmed.lineage}",
+            "find out which copy of the store is the living one before going on",
+        )
+    reached = (*confirmed.age, access_generation)
+    if highest.height > reached:
+        raise _stale(reached, highest.height, "an anchor")
+
+
+def _stale(present: tuple[int, ...], reached: tuple[int, ...], witness: str) -> RefusalError:
+    names = ("epoch", "revision", "access generation")
+    told = ", ".join(f"{name} {value}" for name, value in zip(names, present, strict=False))
+    wanted = ", ".join(f"{name} {value}" for name, value in zip(names, reached, strict=False))
+    return RefusalError(
+        Reason.STALE_STORE,
+        f"the store is an old copy: it is at {told}, and {witness} had seen {wanted}",
+        "put the newest copy of the store back and try again",
+    )
+
+
+def recovered(confirmed: Keyring, at: str, actor: str, slot_id: str) -> Keyring:
+    """Return the keyring after a recovery by password: one epoch and revision higher, the slot marked verified."""
+    event = Event(
+        sequence=confirmed.next_event,
+        at=at,
+        kind="restore",
+        actor=actor,
+        detail={"by": "password", "slot": slot_id},
+    )
+    return msgspec.structs.replace(
+        confirmed,
+        revision=confirmed.revision + 1,
+        epoch=confirmed.epoch + 1,
+        replaced_at=at,
+        slots=tuple(
+            msgspec.structs.replace(slot, verified_at=at) if slot.id == slot_id else slot
+            for slot in confirmed.slots
+        ),
+        next_event=confirmed.next_event + 1,
+        outbox=(*confirmed.outbox, event),
+    )

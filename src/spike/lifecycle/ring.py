@@ -1,0 +1,188 @@
+"""The key ring: the confirmed keyring document together with its keys, in locked memory.
+
+Immutable: a change of keys makes a new ring, and the old one is wiped only after the compare-and-swap that made it
+superfluous has been read back (persist, then swap, then wipe).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, NewType, Self
+
+from spike.crypto.purpose import Purpose, check_value, data_check_value, purpose_key
+from spike.crypto.record import RecordContext, open_into, seal
+from spike.error import NotFoundError, OpenError, RefusedError
+from spike.lifecycle.keyring import KeyPurpose, Keyring, WrappedKey
+from spike.lifecycle.state import State
+from spike.memory.key_memory import KeyMemory
+
+Generation = NewType("Generation", int)
+KEY_SIZE_BYTES = 32
+
+
+class KeyName(NamedTuple):
+    """Which key: purpose, slot id (empty but for `backup-auth`), generation number."""
+
+    purpose: KeyPurpose
+    slot: str
+    number: int
+
+
+class RecordKey(NamedTuple):
+    """A key that seals records, with the generation number each record carries."""
+
+    generation: Generation
+    key: KeyMemory
+
+
+def wrap_context(store_id: str, name: KeyName) -> RecordContext:
+    """Return what a wrapped key is bound to, besides the root-key generation in its header."""
+    return RecordContext(
+        store_id=bytes.fromhex(store_id),
+        kind="wrapped-key",
+        key=f"{name.purpose}/{name.slot}/{name.number}",
+        version="",
+        field="",
+    )
+
+
+def wrap(root: KeyMemory, generation: int, store_id: str, name: KeyName, key: KeyMemory) -> bytes:
+    """Return `key` (32 bytes) sealed under a root-key generation."""
+    with (
+        key.view() as view,
+        purpose_key(root, Purpose.WRAP, bytes.fromhex(store_id), generation) as wrapping,
+    ):
+        return seal(wrapping, generation, wrap_context(store_id, name), view)
+
+
+class KeyRing:
+    """The keys of one confirmed keyring. Owns `root` and every key it holds; `wipe` destroys them all."""
+
+    def __init__(
+        self, document: Keyring, root: KeyMemory, keys: Mapping[KeyName, KeyMemory]
+    ) -> None:
+        self._document = document
+        self._root = root
+        self._keys = dict(keys)
+        active = document.active_key(KeyPurpose.RECORD)
+        self._record = {
+            name.number: RecordKey(Generation(name.number), key)
+            for name, key in self._keys.items()
+            if name.purpose is KeyPurpose.RECORD
+        }
+        self._active_record = self._record[active.number]
+
+    @classmethod
+    def open(cls, document: Keyring, root: KeyMemory) -> Self:
+        """Unwrap every key the keyring holds. Takes over `root`, also when it fails.
+
+        Raises:
+            OpenError: a wrapped key does not open, or is not the one its check value was made of.
+            RefusedError: `root` is not the root key of this keyring.
+        """
+        keys: dict[KeyName, KeyMemory] = {}
+        try:
+            _require_confirmed(document, root)
+            for wrapped in document.keys:
+                if wrapped.state is not State.DESTROYED:
+                    name = KeyName(wrapped.purpose, wrapped.slot, wrapped.number)
+                    keys[name] = _unwrap(document.store_id, wrapped, name, root)
+            return cls(document, root, keys)
+        except BaseException:
+            for key in (*keys.values(), root):
+                key.wipe()
+            raise
+
+    @property
+    def document(self) -> Keyring:
+        """The confirmed keyring."""
+        return self._document
+
+    @property
+    def root(self) -> KeyMemory:
+        """The active root key."""
+        return self._root
+
+    @property
+    def active_record(self) -> RecordKey:
+        """The record key that seals what is written now."""
+        return self._active_record
+
+    def record(self, generation: int) -> KeyMemory:
+        """Return the record key of a generation.
+
+        Raises:
+            OpenError: the ring holds no such generation.
+        """
+        try:
+            return self._record[generation].key
+        except KeyError:
+            raise OpenError(f"no record key of generation {generation} is at hand") from None
+
+    def auth(self, slot_id: str) -> KeyMemory:
+        """Return a slot's `backup-auth` key.
+
+        Raises:
+            NotFoundError: there is no such slot.
+        """
+        for name, key in self._keys.items():
+            if name.purpose is KeyPurpose.BACKUP_AUTH and name.slot == slot_id:
+                return key
+        raise NotFoundError("there is no such slot")
+
+    def replaced(self, document: Keyring) -> KeyRing:
+        """Return a ring with the same keys and a newer document. This ring must not be wiped then."""
+        return KeyRing(document, self._root, self._keys)
+
+    def mismatches(self) -> tuple[str, ...]:
+        """Check every key in memory against its check value; return the names of those that differ or left their lock.
+
+        Costs one derivation a key.
+        """
+        wrong = [] if confirms_root(self._document, self._root) else ["root"]
+        checks = {KeyName(k.purpose, k.slot, k.number): k.check for k in self._document.keys}
+        for name, key in self._keys.items():
+            if check_of(self._document.store_id, name, key) != checks.get(name):
+                wrong.append(f"{name.purpose} {name.number}")
+        return tuple(wrong)
+
+    def wipe(self) -> None:
+        """Destroy every key. Idempotent."""
+        for key in (*self._keys.values(), self._root):
+            key.wipe()
+
+
+def confirms_root(document: Keyring, root: KeyMemory) -> bool:
+    """Return whether `root` gives the check value of the active generation. The value is public: no constant time."""
+    active = document.active_root
+    return check_value(root, bytes.fromhex(document.store_id), active.number).hex() == active.check
+
+
+def _require_confirmed(document: Keyring, root: KeyMemory) -> None:
+    if not confirms_root(document, root):
+        raise RefusedError("the root key does not match the check value in the keyring")
+
+
+def check_of(store_id: str, name: KeyName, key: KeyMemory) -> str:
+    """Return the check value of a key below the root key, in hexadecimal."""
+    label = f"{name.purpose}/{name.slot}"
+    return data_check_value(key, label, bytes.fromhex(store_id), name.number).hex()
+
+
+def _unwrap(store_id: str, wrapped: WrappedKey, name: KeyName, root: KeyMemory) -> KeyMemory:
+    key = KeyMemory.allocate(KEY_SIZE_BYTES)
+    try:
+        _unwrap_into(store_id, wrapped, name, root, key)
+    except BaseException:
+        key.wipe()
+        raise
+    return key
+
+
+def _unwrap_into(
+    store_id: str, wrapped: WrappedKey, name: KeyName, root: KeyMemory, key: KeyMemory
+) -> None:
+    with purpose_key(root, Purpose.WRAP, bytes.fromhex(store_id), wrapped.root) as wrapping:
+        open_into(wrapping, wrap_context(store_id, name), wrapped.wrapped, key)
+    if check_of(store_id, name, key) != wrapped.check:
+        raise OpenError(f"the {name.purpose} key of generation {name.number} is not the one it was")
