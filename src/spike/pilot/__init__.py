@@ -1,1 +1,1 @@
-"""Pilot: the 'spike' command."""
+"""Pilot, the administrator's command `spike`."""

@@ -1,0 +1,312 @@
+"""The client of Nexus: one method for each call, blocking, for any number of threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Protocol, Self, TypeVar
+
+from spike.client.answer import result_of
+from spike.client.identity import ThreadedSource
+from spike.client.password import seal_password
+from spike.client.pool import Pool, Reply
+from spike.client.setting import ClientSetting
+from spike.spiffe.source import HeldSource
+from spike.spiffe.workload_source import fetch_material
+from spike.wire import call as calls
+from spike.wire.call import Call
+from spike.wire.go_json import encode
+from spike.wire.message import Empty, Message
+from spike.wire.own import (
+    FileRestoreRequest,
+    InitAnswer,
+    InitRequest,
+    PasswordRestoreRequest,
+    RestoreAnswer,
+    StatusAnswer,
+)
+from spike.wire.policy import (
+    PolicyGetAnswer,
+    PolicyListRequest,
+    PolicyNameRequest,
+    PolicyPutRequest,
+)
+from spike.wire.secret import (
+    SecretGetAnswer,
+    SecretGetManyRequest,
+    SecretGetRequest,
+    SecretItem,
+    SecretMetadataAnswer,
+    SecretPutRequest,
+    SecretVersionsRequest,
+)
+
+ANSWER_TIMEOUT_S: Final = 30.0
+# Argon2id, a child process, and a queue of one derivation at a time.
+KEY_TIMEOUT_S: Final = 120.0
+
+CURRENT: Final = 0
+
+A = TypeVar("A", bound=Message)
+Q = TypeVar("Q", bound=Message)
+
+
+class Exchange(Protocol):
+    """What carries requests: `spike.client.pool.Pool`."""
+
+    def exchange(self, target: str, body: bytes, *, repeatable: bool, timeout_s: float) -> Reply:
+        """POST `body` to `target` and return the answer."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+
+class Source(Protocol):
+    """What has to be closed with the client."""
+
+    def close(self) -> None:
+        """Stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordFor:
+    """A password and the slot it is for; an empty name is the first slot. The holder wipes `password`."""
+
+    password: bytearray
+    slot_name: str = ""
+
+    def __repr__(self) -> str:
+        return f"PasswordFor(slot_name={self.slot_name!r})"
+
+
+class NexusClient:
+    """Speaks with one Nexus under this process's SPIFFE identity.
+
+        with NexusClient.from_environment() as nexus:
+            nexus.put_secret("tenant/acme/database", {"user": "acme", "password": generated})
+            nexus.get_secret("tenant/acme/database")["user"]
+
+    Connections and identity are kept and renewed while it is open. Make a new one after `fork`.
+
+    Every method raises, besides what it names:
+        UnreachableError: Nexus does not answer. Whether it acted on a write is then not known.
+        NotReadyError: Nexus has no root key yet, or is overloaded.
+        DeniedError: this identity is not allowed to.
+        InputError: Nexus refuses a name, path, pattern or size.
+        IdentityError: the other side is not Nexus.
+        AnswerError: a fault on the side of Nexus.
+    """
+
+    def __init__(self, exchange: Exchange, source: Source | None = None) -> None:
+        """Speak through `exchange`; both are closed with the client."""
+        self._exchange = exchange
+        self._source = source
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Return a client for the Nexus and the Workload API that the environment names.
+
+        Raises:
+            SettingError: a variable is missing or wrong.
+            WorkloadApiError: no identity within SPIKE_SPIFFE_SOURCE_TIMEOUT.
+        """
+        setting = ClientSetting.from_environment(environment)
+        source = ThreadedSource(setting.socket, setting.source_timeout_s)
+        try:
+            return cls(Pool(setting.address, source, setting.is_nexus), source)
+        except BaseException:
+            source.close()
+            raise
+
+    @classmethod
+    def for_one_command(cls, environment: Mapping[str, str]) -> Self:
+        """Return a client that keeps the identity it begins with: no thread, for seconds, not hours.
+
+        Raises what `from_environment` does.
+        """
+        setting = ClientSetting.from_environment(environment)
+        source = HeldSource(fetch_material(setting.socket, setting.source_timeout_s))
+        return cls(Pool(setting.address, source, setting.is_nexus))
+
+    def close(self) -> None:
+        """Close connections and stop following the identity. Idempotent."""
+        self._exchange.close()
+        if self._source is not None:
+            self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Secrets
+
+    def put_secret(self, path: str, values: Mapping[str, str]) -> None:
+        """Write a new version of a secret."""
+        self._write(calls.SECRET_PUT, SecretPutRequest(path, dict(values)), f"put {path}")
+
+    def get_secret(self, path: str, version: int = CURRENT) -> dict[str, str]:
+        """Return the values of a version; 0 is the current one.
+
+        Raises:
+            NotFoundError: no such secret or version, or it is deleted.
+        """
+        request = SecretGetRequest(path, version)
+        return self._read(calls.SECRET_GET, request, f"get {path}").data
+
+    def get_secrets(self, paths: Iterable[str]) -> list[dict[str, str] | None]:
+        """Return the current values of up to 1,000 secrets by one request, in their order.
+
+        None stands where there is nothing, or nothing that this identity may see.
+        """
+        request = SecretGetManyRequest([SecretItem(path) for path in paths])
+        answer = self._read(calls.SECRET_GET_MANY, request, "get many")
+        return [_data(item) for item in answer.items]
+
+    def get_secret_metadata(self, path: str, version: int = CURRENT) -> SecretMetadataAnswer:
+        """Return the versions of a secret, without any value.
+
+        Raises:
+            NotFoundError: no such secret or version, or nothing current.
+        """
+        request = SecretGetRequest(path, version)
+        return self._read(calls.SECRET_METADATA_GET, request, f"get metadata of {path}")
+
+    def list_secrets(self) -> list[str]:
+        """Return the paths of all secrets, sorted by bytes."""
+        return self._read(calls.SECRET_LIST, Empty(), "list secrets").keys
+
+    def delete_secret(self, path: str, versions: Sequence[int] = ()) -> None:
+        """Delete versions, none = the current one. They can be undeleted.
+
+        Raises:
+            NotFoundError: no such secret.
+        """
+        request = SecretVersionsRequest(path, list(versions))
+        self._write(calls.SECRET_DELETE, request, f"delete {path}")
+
+    def undelete_secret(self, path: str, versions: Sequence[int] = ()) -> None:
+        """Undelete versions, none = the current or, if there is none, the highest deleted one.
+
+        Raises:
+            NotFoundError: no such secret, or nothing was undeleted.
+        """
+        request = SecretVersionsRequest(path, list(versions))
+        self._write(calls.SECRET_UNDELETE, request, f"undelete {path}")
+
+    # Policies
+
+    def put_policy(
+        self, name: str, spiffeid_pattern: str, path_pattern: str, permissions: Sequence[str]
+    ) -> None:
+        """Create a policy, or replace the one of this name."""
+        request = PolicyPutRequest(name, spiffeid_pattern, path_pattern, list(permissions))
+        self._write(calls.POLICY_PUT, request, f"put policy {name}")
+
+    def get_policy(self, name: str) -> PolicyGetAnswer:
+        """Return a policy.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        return self._read(calls.POLICY_GET, PolicyNameRequest(name), f"get policy {name}")
+
+    def delete_policy(self, name: str) -> None:
+        """Delete a policy.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        self._write(calls.POLICY_DELETE, PolicyNameRequest(name), f"delete policy {name}")
+
+    def list_policies(self, spiffeid_pattern: str = "", path_pattern: str = "") -> list[str]:
+        """Return the names of policies, all or those with exactly this pattern."""
+        request = PolicyListRequest(spiffeid_pattern, path_pattern)
+        answer = self._read(calls.POLICY_LIST, request, "list policies")
+        return [item.name for item in answer.policies]
+
+    # The root key
+
+    def get_status(self) -> StatusAnswer:
+        """Return the state of Nexus; all but `ready` is for the superuser alone."""
+        return self._read(calls.OPERATOR_STATUS, Empty(), "status")
+
+    def init(self, secret: PasswordFor) -> InitAnswer:
+        """Make the root key of an empty store, with one backup slot for this password.
+
+        Raises:
+            RefusalError: with the reason. Nothing was changed.
+        """
+        session, sealed = self._seal(secret.password)
+        request = InitRequest(session, sealed, secret.slot_name)
+        return self._call(calls.OPERATOR_INIT, request, "init", KEY_TIMEOUT_S, repeatable=False)
+
+    def preview_restore(
+        self, secret: PasswordFor, anchor: bytes, backup: bytes | None
+    ) -> RestoreAnswer:
+        """Open what a restore would bring back, changing nothing.
+
+        `anchor` is the last one seen of this store, or empty. `backup` is a key backup to restore
+        from; None = the store's own.
+
+        Raises:
+            RefusalError: with the reason, such as a wrong password.
+        """
+        session, sealed = self._seal(secret.password)
+        if backup is None:
+            request = PasswordRestoreRequest(session, sealed, secret.slot_name, anchor)
+            return self._call(
+                calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
+            )
+        from_file = FileRestoreRequest(session, sealed, secret.slot_name, anchor, "", backup)
+        return self._call(
+            calls.OPERATOR_RESTORE_FILE, from_file, "restore", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def confirm_restore(self, confirm: str) -> RestoreAnswer:
+        """Carry out the restore whose preview named `confirm`.
+
+        Raises:
+            RefusalError: with the reason, such as a preview that has expired.
+        """
+        request = PasswordRestoreRequest(confirm=confirm)
+        return self._call(
+            calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def _seal(self, password: bytearray) -> tuple[str, bytes]:
+        """Return a fresh session for a password and the password, sealed to its one-time key."""
+        begun = self._call(
+            calls.OPERATOR_PASSWORD_BEGIN,
+            Empty(),
+            "handing over the password",
+            KEY_TIMEOUT_S,
+            repeatable=False,
+        )
+        return begun.session, seal_password(begun.public_key, password)
+
+    def _read(self, call: Call[Q, A], request: Q, subject: str) -> A:
+        return self._call(call, request, subject, ANSWER_TIMEOUT_S, repeatable=True)
+
+    def _write(self, call: Call[Q, A], request: Q, subject: str) -> A:
+        return self._call(call, request, subject, ANSWER_TIMEOUT_S, repeatable=False)
+
+    def _call(
+        self, call: Call[Q, A], request: Q, subject: str, timeout_s: float, *, repeatable: bool
+    ) -> A:
+        reply = self._exchange.exchange(
+            call.target, encode(request), repeatable=repeatable, timeout_s=timeout_s
+        )
+        return result_of(call, reply, subject)
+
+
+def _data(item: SecretGetAnswer | None) -> dict[str, str] | None:
+    return None if item is None else item.data

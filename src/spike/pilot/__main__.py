@@ -1,0 +1,45 @@
+"""The program `spike`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from spike.error import SpikeError
+from spike.pilot.app import spike
+from spike.pilot.failure import Exit, exit_of, text_of
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code. What failed goes to standard error."""
+    try:
+        code = spike.main(arguments, prog_name="spike", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        return exit_of(error)
+    except SpikeError as error:
+        click.echo(text_of(error), err=True)
+        return exit_of(error)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("\nStopped; nothing more was done.", err=True)
+        return Exit.FAILED
+    except BrokenPipeError:
+        # Who reads the output has gone (`spike secret list | head`): say nothing, and keep the
+        # interpreter from saying it when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    return code if isinstance(code, int) else Exit.SUCCESS
+
+
+def main() -> None:
+    """Run the command that the command line names, and exit with its code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""How results are shown: for people, as JSON, as YAML. Data go to standard output, all else does not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Any
+
+import click
+
+
+class Format(StrEnum):
+    """The form of a result."""
+
+    HUMAN = "human"
+    JSON = "json"
+    YAML = "yaml"
+
+
+def option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--format` to a command; it gets a parameter `output_format`."""
+    return click.option(
+        "-f",
+        "--format",
+        "output_format",
+        type=click.Choice(Format, case_sensitive=False),
+        default=Format.HUMAN,
+        show_default=True,
+        help="Form of the output.",
+    )(command)
+
+
+def show(data: object, output_format: Format, human: Iterable[str]) -> None:
+    """Write a result to standard output: `human` line by line, or `data` in another form."""
+    match output_format:
+        case Format.HUMAN:
+            for line in human:
+                click.echo(printable(line, terminal=sys.stdout.isatty()))
+        case Format.JSON:
+            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        case Format.YAML:
+            import yaml
+
+            click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def note(text: str) -> None:
+    """Tell a person something that is no data: standard error."""
+    click.echo(text, err=True)
+
+
+def printable(text: str, *, terminal: bool) -> str:
+    """Return text that cannot steer a terminal, when it goes to one.
+
+    Whoever may write a secret chooses its value; an escape sequence in it must not move the cursor
+    or retitle the window of the administrator who looks at it.
+    """
+    if not terminal:
+        return text
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
+        else character.encode("unicode_escape", "surrogatepass").decode()
+        for character in text
+    )
