@@ -1,6 +1,5 @@
 """An HTTPS server over SPIFFE mutual TLS, with a limit on everything a peer can spend."""
 
-from spike.server.connection import Handler, Trust
 from spike.server.limit import Clock, Limits
 from spike.server.request import Request
 from spike.server.response import (
@@ -13,6 +12,7 @@ from spike.server.response import (
     header_block,
 )
 from spike.server.server import Server
+from spike.server.service import Handler, Trust
 
 __all__ = [
     "BAD_REQUEST",

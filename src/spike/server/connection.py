@@ -16,32 +16,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import Enum
-from itertools import count
 from typing import Final, cast
 
 from spike.error import InputError, SvidError
-from spike.server.admission import Admission
 from spike.server.framing import FramingError, Head, PipelineError, RequestFraming
-from spike.server.limit import Clock, Limits, is_overdue
+from spike.server.limit import is_overdue
 from spike.server.request import Body, Request
 from spike.server.response import (
     BAD_REQUEST,
     CONTINUE,
     INTERNAL_ERROR,
     Response,
-    date_field,
     encode_head,
 )
-from spike.server.trouble import TroubleLog, place_of
+from spike.server.service import Service
+from spike.server.trouble import place_of
 from spike.spiffe.peer import Peer
 from spike.spiffe.tls import peer_of
-
-Handler = Callable[[Request], Awaitable[Response]]
-Trust = Callable[[Peer, datetime], bool]
 
 _log = logging.getLogger(__name__)
 
@@ -64,43 +56,6 @@ class Phase(Enum):
     CLOSING = "closing"
 
 
-@dataclass(slots=True)
-class Service:
-    """What all connections of one server share."""
-
-    handler: Handler
-    trust: Trust
-    limits: Limits
-    clock: Clock
-    trouble: TroubleLog
-    admission: Admission[Connection]
-    trail_prefix: str
-    trail_numbers: count[int] = field(default_factory=count)
-    # Also those whose connection is gone: what has begun is finished.
-    answering: set[asyncio.Task[None]] = field(default_factory=set)
-    date: bytes = b""
-    draining: bool = False
-    _quiet: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def tick(self) -> None:
-        """Set the date of the answers."""
-        self.date = date_field(self.clock.time())
-
-    async def quiet(self) -> None:
-        """Wait until there is no connection and no handler; only while draining."""
-        self.note_end()
-        await self._quiet.wait()
-
-    def note_end(self) -> None:
-        """Take note that a connection or a handler has ended."""
-        if self.draining and not self.answering and not len(self.admission):
-            self._quiet.set()
-
-    def still_trusts(self, peer: Peer) -> bool:
-        """Tell whether a verified peer is still to be trusted."""
-        return self.trust(peer, datetime.fromtimestamp(self.clock.time(), UTC))
-
-
 class Connection(asyncio.Protocol):
     """Reads requests, runs the handler, writes answers; one at a time."""
 
@@ -115,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._head: Head | None = None
         self._body: Body | None = None
         self._peer: Peer | None = None
+        self._task: asyncio.Task[None] | None = None
         self._reading = True
         self._can_write = True
         self._unsent = memoryview(b"")
@@ -204,9 +160,8 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.BODY
         trail_id = f"{service.trail_prefix}{next(service.trail_numbers):08x}"
         request = Request(head, peer, trail_id, body)
-        task = self._loop.create_task(self._answer(request))
-        service.answering.add(task)
-        task.add_done_callback(self._answered)
+        service.answering.add(self)
+        self._task = self._loop.create_task(self._answer(request))
 
     def body_came(self, part: bytes) -> None:
         """Give it to the handler, or count what nobody wants."""
@@ -254,6 +209,12 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.CLOSING
         self._transport.abort()
 
+    def cancel(self) -> asyncio.Task[None] | None:
+        """Break off the handler and return its task, if one runs: the end of a drain, only then."""
+        if self._task is not None:
+            self._task.cancel()
+        return self._task
+
     def retire(self) -> None:
         """Close after the answer in progress; at once if there is none."""
         self._last = True
@@ -297,10 +258,10 @@ class Connection(asyncio.Protocol):
             # The kind of the fault and where it happened; never its message, which may hold values.
             _log.error("%s: a fault of ours, %s", request.trail_id, place_of(error))
             self._respond(INTERNAL_ERROR)
-
-    def _answered(self, task: asyncio.Task[None]) -> None:
-        self._service.answering.discard(task)
-        self._service.note_end()
+        finally:
+            self._task = None
+            self._service.answering.discard(self)
+            self._service.note_end()
 
     def _respond(self, response: Response) -> None:
         if self._phase is Phase.CLOSING:

@@ -20,7 +20,17 @@ class Flow(Protocol):
 class Body:
     """A body while it arrives: the connection puts in, the handler takes out."""
 
-    __slots__ = ("_error", "_flow", "_length", "_limit", "_parts", "_waiter", "received", "whole")
+    __slots__ = (
+        "_dropped",
+        "_error",
+        "_flow",
+        "_length",
+        "_limit",
+        "_parts",
+        "_waiter",
+        "received",
+        "whole",
+    )
 
     def __init__(self, length: int | None, flow: Flow) -> None:
         self._length = length
@@ -28,6 +38,7 @@ class Body:
         self._limit: int | None = None
         self._parts: list[bytes] = []
         self._error: InputError | None = None
+        self._dropped = False
         self._waiter: asyncio.Future[None] | None = None
         self.received = 0  # bytes
         self.whole = False
@@ -49,7 +60,7 @@ class Body:
     def put(self, part: bytes) -> None:
         """Take what has come."""
         self.received += len(part)
-        if self._error is not None:
+        if self._dropped or self._error is not None:
             return
         if self._limit is not None and self.received > self._limit:
             self.fail(BodyTooLargeError(self._limit))
@@ -63,15 +74,14 @@ class Body:
 
     def fail(self, error: InputError) -> None:
         """Give the handler `error` instead of a body, now or when it asks."""
-        if self._error is None and not self.whole:
+        if self._error is None and (self._dropped or not self.whole):
             self._error = error
             self._parts.clear()
         self._wake()
 
     def drop(self) -> None:
-        """Forget what has come: the handler is done."""
-        if self._error is None:
-            self._error = InputError("the request is answered")
+        """Forget what has come and what is still to come: the handler is done."""
+        self._dropped = True
         self._parts.clear()
 
     def _wake(self) -> None:
@@ -81,6 +91,8 @@ class Body:
     async def read(self, limit_bytes: int) -> bytes:
         """Return the whole body. See `Request.body`."""
         self._limit = limit_bytes
+        if self._dropped:
+            self.fail(InputError("the request is answered already"))
         if self._error is None and max(self._length or 0, self.received) > limit_bytes:
             self._error = BodyTooLargeError(limit_bytes)
             self._parts.clear()

@@ -14,9 +14,10 @@ from typing import Final
 
 from spike.error import SettingError
 from spike.server.admission import Admission
-from spike.server.connection import Connection, Handler, Service, Trust
+from spike.server.connection import Connection
 from spike.server.limit import Clock, Limits
 from spike.server.listener import Listener, listen
+from spike.server.service import Handler, Service, Trust
 from spike.server.trouble import TroubleLog, place_of
 
 _log = logging.getLogger(__name__)
@@ -132,10 +133,8 @@ class Server:
             await asyncio.wait_for(self._service.quiet(), grace_s)
         for connection in self._service.admission.all():
             connection.evict()
-        answering = list(self._service.answering)
-        for task in answering:
-            task.cancel()
-        await asyncio.gather(*answering, return_exceptions=True)
+        handlers = [task for each in self._service.answering if (task := each.cancel()) is not None]
+        await asyncio.gather(*handlers, return_exceptions=True)
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
