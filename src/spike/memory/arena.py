@@ -13,7 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from spike.memory.page import Page, adopt_page, open_page, open_shareable_page
+from spike.memory.page import SIZE_LIMIT_BYTES, Page, adopt_page, open_page, open_shareable_page
 
 _CELL_BYTES: Final = 32
 
@@ -48,7 +48,10 @@ class Arena:
 
         Raises:
             SettingError: RLIMIT_MEMLOCK leaves no room.
+            ValueError: a size outside 1 to 65,536 bytes.
         """
+        if not 1 <= size_bytes <= SIZE_LIMIT_BYTES:
+            raise ValueError("key memory holds 1 to 65,536 bytes")
         cells = -(-size_bytes // _CELL_BYTES)
         mask = (1 << cells) - 1
         with self._lock:

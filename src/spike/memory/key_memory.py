@@ -80,6 +80,8 @@ class KeyMemory:
     def adopt(cls, descriptor: int, size_bytes: int) -> Self:
         """Map what a parent shares through `descriptor`, which is owned (and closed) by the result.
 
+        What is written here is the parent's: `wipe` lets go of it and overwrites nothing.
+
         Raises:
             SettingError: it is smaller than `size_bytes`, or RLIMIT_MEMLOCK leaves no room.
         """
@@ -145,15 +147,19 @@ class KeyMemory:
             return hmac.compare_digest(mine, theirs)
 
     def wipe(self) -> None:
-        """Overwrite the bytes with zeros. Idempotent; a view still open reads zeros from now on."""
+        """Overwrite the bytes with zeros (adopted ones are let go of). Idempotent.
+
+        A view still open reads zeros from now on.
+        """
         if self._wiped:
             return
         self._wiped = True
         page = self._place.page
         if page.wiped:
             return
-        with self._slice() as part:
-            part[:] = bytes(len(part))
+        if not page.borrowed:
+            with self._slice() as part:
+                part[:] = bytes(len(part))
         self._settle()
 
     def _slice(self) -> memoryview:
@@ -173,7 +179,7 @@ class KeyMemory:
         return self._slice()
 
     def _take_back(self, borrower: _View, view: memoryview) -> None:
-        if self._wiped and not self._place.page.wiped:
+        if self._wiped and not (self._place.page.wiped or self._place.page.borrowed):
             view[:] = bytes(len(view))  # the borrower may have written after the wipe
         view.release()
         self._open_views.discard(borrower)

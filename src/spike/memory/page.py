@@ -26,6 +26,7 @@ from typing import Final
 from spike.error import SettingError
 
 _MEMFD_SECRET: Final = 447  # the same number on every architecture of Linux >= 5.14
+SIZE_LIMIT_BYTES: Final = 64 * 1024
 _MADV_WIPEONFORK: Final = 18  # not in the mmap module of Python 3.11
 
 
@@ -43,7 +44,7 @@ class Page:
     somebody else's memory.
     """
 
-    __slots__ = ("_map", "address", "descriptor", "secret", "size_bytes", "wiped")
+    __slots__ = ("_map", "address", "borrowed", "descriptor", "secret", "size_bytes", "wiped")
 
     def __init__(self, mapping: mmap.mmap, descriptor: int | None, secret: str) -> None:
         self._map = mapping
@@ -51,6 +52,7 @@ class Page:
         self.size_bytes = len(mapping)
         self.descriptor = descriptor  # owned; None for memory that cannot be shared
         self.secret = secret  # the mechanism, for reports: "memfd_secret" or "mlock"
+        self.borrowed = False  # another process owns the bytes, and it alone overwrites them
         self.wiped = False
 
     def view(self) -> memoryview:
@@ -58,11 +60,12 @@ class Page:
         return memoryview(self._map)
 
     def wipe(self) -> None:
-        """Overwrite, close the descriptor, unmap as soon as no view is left. Idempotent."""
+        """Overwrite what is ours, close the descriptor, unmap when no view is left. Idempotent."""
         if self.wiped:
             return
         self.wiped = True
-        self._map[:] = bytes(self.size_bytes)
+        if not self.borrowed:
+            self._map[:] = bytes(self.size_bytes)
         self._drop()
 
     def forget_after_fork(self) -> None:
@@ -108,38 +111,45 @@ def open_shareable_page(size_bytes: int) -> Page:
     if descriptor is None:
         descriptor = os.memfd_create("spike", os.MFD_CLOEXEC)
         os.ftruncate(descriptor, length)
-    return adopt_page(descriptor, size_bytes)
+    return _map_shared(descriptor, length)
 
 
 def adopt_page(descriptor: int, size_bytes: int) -> Page:
     """Map what another process shares through `descriptor`, which the page owns from now on.
 
+    The bytes stay that process's: wiping the page here unmaps it and overwrites nothing.
+
     Raises:
         SettingError: it holds less than `size_bytes`, or RLIMIT_MEMLOCK leaves no room.
     """
-    length = _whole_pages(size_bytes)
+    page = _map_shared(descriptor, _whole_pages(size_bytes))
+    page.borrowed = True
+    return page
+
+
+def _map_shared(descriptor: int, length: int) -> Page:
     try:
         os.set_inheritable(descriptor, False)
-        return _map_shared(descriptor, length)
+        _check_size(descriptor, length)
+        # mlock(2) fails on memfd_secret, which is locked by nature: the name tells them apart.
+        if str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith("/secretmem"):
+            return Page(_map_secret(descriptor, length), descriptor, "memfd_secret")
+        mapping = mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED)
+        _lock(mapping, mmap.MADV_DONTFORK)
+        return Page(mapping, descriptor, "mlock")
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _map_shared(descriptor: int, length: int) -> Page:
-    if os.fstat(descriptor).st_size < length:
+def _check_size(descriptor: int, length: int) -> None:
+    if os.fstat(descriptor).st_size < length:  # touching a page beyond the end kills the process
         raise SettingError("the shared key memory is smaller than the key")
-    # mlock(2) fails on memfd_secret, which is locked by nature: the name tells them apart.
-    if str(Path(f"/proc/self/fd/{descriptor}").readlink()).startswith("/secretmem"):
-        return Page(_map_secret(descriptor, length), descriptor, "memfd_secret")
-    mapping = mmap.mmap(descriptor, length, flags=mmap.MAP_SHARED)
-    _lock(mapping, mmap.MADV_DONTFORK)
-    return Page(mapping, descriptor, "mlock")
 
 
 def _whole_pages(size_bytes: int) -> int:
-    if size_bytes < 1:
-        raise ValueError("key memory holds at least one byte")
+    if not 1 <= size_bytes <= SIZE_LIMIT_BYTES:
+        raise ValueError("key memory holds 1 to 65,536 bytes")
     return -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
