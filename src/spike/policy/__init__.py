@@ -1,1 +1,1 @@
-"""Who may do what: roles, policies, the authorization table. Pure."""
+"""Who may do what: roles, policies, the authorization table, the access list. Pure: no I/O."""
