@@ -25,7 +25,7 @@ _OF_THE_SYSTEM: Final = re.compile(
     | /var/(cache|lib|lock|log|mail|run|spool|tmp)
     | /(bin|boot|etc|lib|lib32|lib64|proc|sbin|sys|usr/bin|usr/lib|usr/sbin)(/.*)?
     """,
-    re.VERBOSE,
+    re.VERBOSE | re.DOTALL,
 )
 
 
