@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
@@ -38,6 +39,8 @@ def run(arguments: list[str]) -> int:
 
 def main() -> None:
     """Run the command that the command line names, and exit with its code."""
+    # What goes wrong below is told once, as an error of the command; no log line beside it.
+    logging.getLogger("spike").addHandler(logging.NullHandler())
     sys.exit(run(sys.argv[1:]))
 
 

@@ -26,8 +26,9 @@ def option(command: Callable[..., Any]) -> Callable[..., Any]:
         "-f",
         "--format",
         "output_format",
-        type=click.Choice(Format, case_sensitive=False),
-        default=Format.HUMAN,
+        type=click.Choice([each.value for each in Format]),
+        callback=lambda _context, _parameter, value: Format(value),
+        default=Format.HUMAN.value,
         show_default=True,
         help="Form of the output.",
     )(command)

@@ -70,15 +70,17 @@ def ask_hidden(descriptor: int, question: str) -> bytearray:
         wipe(line)
 
 
-def ask_line(descriptor: int, question: str) -> str:
-    """Ask for one line and return it without surrounding spaces; the end of input is an empty line."""
-    show(descriptor, question)
-    return os.read(descriptor, LINE_LIMIT_BYTES).decode(errors="replace").strip()
+def confirm(question: str) -> bool:
+    """Ask for yes or no on standard input: on a terminal by showing the question there.
 
-
-def ask_yes(descriptor: int, question: str) -> bool:
-    """Ask for yes or no; everything but `y` and `yes` is no."""
-    return ask_line(descriptor, f"{question} [y/N] ").lower() in ("y", "yes")
+    Not on a terminal the answer is the next line of input, so that a pipe can give it; none is no.
+    """
+    stdin, stderr = 0, 2
+    show(stderr, f"{question} [y/N] ")
+    answer = os.read(stdin, LINE_LIMIT_BYTES).split(b"\n")[0]
+    if not os.isatty(stdin):
+        show(stderr, "\n")
+    return answer.strip().lower() in (b"y", b"yes")
 
 
 def show(descriptor: int, text: str) -> None:

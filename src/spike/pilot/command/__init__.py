@@ -1,0 +1,1 @@
+"""The commands of `spike`, one module each; spike.pilot.app names them."""

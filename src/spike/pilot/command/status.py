@@ -1,0 +1,80 @@
+"""`spike status`: one line, one exit code, then the details."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from spike.error import NotReadyError, SettingError, SpikeError
+from spike.pilot import output
+from spike.pilot.failure import Exit, text_of
+from spike.pilot.output import Format
+from spike.pilot.recoverability import Finding, judge
+from spike.pilot.session import Session
+from spike.wire.own import StatusAnswer
+
+
+@click.command(
+    epilog="""\b
+Exit codes:
+  0  recoverable by at least two independent ways
+  4  recoverable by exactly one
+  1  by none
+  3  cannot tell: out of reach, not initialized, or not the superuser role
+\b
+Example:
+  spike status --format json
+"""
+)
+@output.option
+@click.pass_context
+def status(context: click.Context, output_format: Format) -> None:
+    """Say whether the root key would come back if memory were lost right now, and how."""
+    session = Session.of_process()
+    try:
+        with session.connect() as nexus:
+            answer = nexus.get_status()
+    except (SettingError, NotReadyError):
+        raise
+    except SpikeError as error:
+        click.echo(text_of(error), err=True)
+        context.exit(Exit.UNREACHABLE)
+    finding = judge(answer)
+    output.show(_data(answer, finding), output_format, [finding.line, *_details(answer)])
+    session.keep_anchor(answer.anchor)
+    context.exit(finding.exit)
+
+
+def _data(answer: StatusAnswer, finding: Finding) -> dict[str, object]:
+    data = msgspec.to_builtins(answer)
+    data.pop("anchor", None)
+    return {"summary": finding.line, "ways": list(finding.ways), **data}
+
+
+def _details(answer: StatusAnswer) -> Iterator[str]:
+    if answer.version is not None:
+        yield f"  Nexus: version {answer.version}, {answer.state}"
+    if answer.store_id is not None:
+        yield f"  Store: {answer.store_id}, lineage {answer.lineage}"
+        yield f"  Keyring: epoch {answer.epoch}, revision {answer.revision}"
+    if answer.root_generation is not None:
+        yield f"  Root key: generation {answer.root_generation}"
+    for slot in answer.slots or ():
+        verified = slot.last_verified_at or "never"
+        yield f"  Slot {slot.name}: {slot.kind}, {slot.state}, last verified {verified}"
+    for place in answer.places or ():
+        yield f"  Backup place {place.place}: {place.state}{_detail(place.detail)}"
+    if answer.storage is not None:
+        health = "healthy" if answer.storage.healthy else "FAULTY"
+        yield f"  Storage {answer.storage.engine}: {health}{_detail(answer.storage.detail)}"
+        for kind, count in sorted(answer.storage.records.items()):
+            yield f"    {kind}: {count}"
+    for measure in answer.memory or ():
+        applied = "in force" if measure.applied else "NOT IN FORCE"
+        yield f"  Memory, {measure.name}: {applied}{_detail(measure.detail)}"
+
+
+def _detail(text: str) -> str:
+    return f" ({text})" if text else ""
