@@ -103,10 +103,13 @@ def _make_database(path: Path, descriptor: int) -> None:
     try:
         # Closed at once and never opened by us again: closing any descriptor of this file would
         # drop the locks that SQLite holds on it (POSIX record locks belong to the process).
-        os.close(os.open(DATABASE, flags, 0o600, dir_fd=descriptor))
-        os.fsync(descriptor)
+        file = os.open(DATABASE, flags, 0o600, dir_fd=descriptor)
     except FileExistsError:
         pass
+    else:
+        os.fchmod(file, 0o600)  # the umask may have taken our own rights away
+        os.close(file)
+        os.fsync(descriptor)
     for name in _FILES:
         try:
             status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)

@@ -197,7 +197,8 @@ class Writer:
         try:
             (page_bytes,) = self._connection.execute("PRAGMA page_size").fetchone()
             pages = max(1, budget_bytes // page_bytes)
-            self._connection.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+            # Frees a page at each step without giving a row; only executescript steps to the end.
+            self._connection.executescript(f"PRAGMA incremental_vacuum({pages:d})")
             # A census in progress keeps the log from being cut. Waiting for it would hold up every
             # write; the caller comes again.
             self._connection.execute("PRAGMA busy_timeout = 0")
