@@ -11,11 +11,15 @@ Source: RFC 9112.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import httptools
 
 from spike.error import InputError
+
+
+# What is given to the parser at once.
+_PIECE_BYTES: Final = 16 * 1024
 
 
 class FramingError(InputError):
@@ -96,10 +100,19 @@ class RequestFraming:
             FramingError: no request that is understood here, or a head over its limit.
             PipelineError: a request came before the last one was answered.
         """
+        if len(data) <= _PIECE_BYTES:
+            self._feed(data)
+        else:
+            whole = memoryview(data)
+            for start in range(0, len(data), _PIECE_BYTES):
+                self._feed(whole[start : start + _PIECE_BYTES])
+
+    def _feed(self, data: bytes | memoryview) -> None:
         if self._ended:
             return
         # What the parser swallows without a word it may be collecting: a header value, an endless
-        # chunk extension, empty lines. Any report of progress in the body sets this back.
+        # chunk extension, empty lines. Any report of progress in the body sets this back, so up to
+        # one piece is held beyond the limit.
         self._silent_bytes += len(data)
         try:
             self._parser.feed_data(data)

@@ -18,6 +18,8 @@ from spike.server.trouble import TroubleLog
 
 BACKLOG: Final = 1024
 
+_KERNEL_BUFFER_BYTES: Final = 256 * 1024
+
 # How many are accepted before other work has its turn.
 _AT_ONCE: Final = 16
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -37,6 +39,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = socket.create_server((host, port), family=family, backlog=BACKLOG)
     made.setblocking(False)
+    # Each accepted socket has the same. Left to itself the kernel lends a slow reader megabytes.
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER_BYTES)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BUFFER_BYTES)
     return made
 
 
