@@ -10,6 +10,7 @@ from typing import NewType
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 
 from spike.error import SvidError
 
@@ -18,6 +19,17 @@ Fingerprint = NewType("Fingerprint", bytes)
 
 CHAIN_LIMIT_BYTES = 64 * 1024
 BUNDLE_LIMIT_BYTES = 1024 * 1024
+
+# The last is for certificates the library means to refuse one day; where warnings are errors, it
+# refuses them today.
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    x509.InvalidVersion,
+    CryptographyDeprecationWarning,
+)
 
 _SEQUENCE = 0x30
 _LONG_FORM = 0x80
@@ -60,11 +72,11 @@ def parse_certificate_untrusted(der: bytes) -> x509.Certificate:
     try:
         certificate = x509.load_der_x509_certificate(der)
         _ = certificate.extensions
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except _MALFORMED:
         # The library's message may repeat what a stranger wrote into the certificate.
         raise SvidError("not a well-formed X.509 certificate") from None
-    except x509.InvalidVersion:
-        raise SvidError("an X.509 certificate of an unknown version") from None
+    if certificate.serial_number <= 0:
+        raise SvidError("an X.509 certificate whose serial number is not positive")
     return certificate
 
 

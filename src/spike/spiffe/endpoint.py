@@ -11,6 +11,7 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from spike.error import SettingError
 SOCKET_VARIABLE = "SPIFFE_ENDPOINT_SOCKET"
 # sun_path has 108 bytes, one of them for the final NUL (unix(7)).
 PATH_LIMIT_BYTES = 107
+
+_LINK_LIMIT = 40  # the kernel's own
 
 _START_ONE = (
     f"start `spike dev`, or SPIRE's agent, and set {SOCKET_VARIABLE} to its socket, "
@@ -72,39 +75,53 @@ class Viewpoint:
 def check_endpoint(path: Path, viewpoint: Viewpoint) -> None:
     """Refuse a socket that somebody else could put there.
 
-    Each directory on the way, with symbolic links followed, must belong to root, to us or to the
-    socket's owner and be writable by its owner only. In a sticky directory of root's (`/tmp`)
-    everybody can make names but only owners can remove them: there the next thing on the way must
-    be root's or ours.
+    Each directory in which a name on the way is looked up, those of symbolic links included, must
+    belong to root, to us or to the socket's owner and be writable by its owner only. In a sticky
+    directory of root's (`/tmp`) everybody can make names but only owners can remove them: there
+    the name must be root's or ours.
 
     Raises:
         FileNotFoundError: there is nothing at `path` (yet).
+        PermissionError: we may not look.
         SettingError: it is no socket, or others could replace it; the message names the directory.
     """
-    real = Path(os.path.realpath(path))
-    found = real.stat()
+    found = path.stat()
     if not stat.S_ISSOCK(found.st_mode):
         raise SettingError(f"{path} is not a socket", f"correct {SOCKET_VARIABLE}")
-    # A link lies in a directory too: whoever can write there turns it elsewhere.
-    ways = {path.absolute(), real}
-    for way in ways:
-        _check_way(way, found.st_uid, viewpoint)
-
-
-def _check_way(way: Path, socket_uid: int, viewpoint: Viewpoint) -> None:
     near = {0, viewpoint.uid}
-    for directory in reversed(way.parents):
-        found = directory.stat()
-        if found.st_uid not in near | {socket_uid}:
-            raise _replaceable(way, directory, f"belongs to {_user_name(found.st_uid)}")
-        if not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    for directory, name in _look_ups(path):
+        where = directory.stat()
+        if where.st_uid not in near | {found.st_uid}:
+            raise _replaceable(path, directory, f"belongs to {_user_name(where.st_uid)}")
+        if not where.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             continue
-        if found.st_mode & stat.S_ISVTX and found.st_uid == 0:
-            below = directory / way.relative_to(directory).parts[0]
-            if below.lstat().st_uid not in near:
-                raise _replaceable(way, directory, f"lets anybody make a {below.name}")
-        elif found.st_mode & stat.S_IWOTH or not _is_own_group(found.st_gid, viewpoint):
-            raise _replaceable(way, directory, "is writable by others")
+        if where.st_mode & stat.S_ISVTX and where.st_uid == 0:
+            if (directory / name).lstat().st_uid not in near:
+                raise _replaceable(path, directory, f"lets anybody make a {name}")
+        elif where.st_mode & stat.S_IWOTH or not _is_own_group(where.st_gid, viewpoint):
+            raise _replaceable(path, directory, "is writable by others")
+
+
+def _look_ups(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield every directory and the name looked up in it, as the kernel walks `path`."""
+    pending = list(path.parts[1:])
+    here = Path("/")
+    links = 0
+    while pending:
+        name = pending.pop(0)
+        if name == "..":
+            here = here.parent  # `here` is free of links, so this is what the kernel does
+            continue
+        yield here, name
+        if not (here / name).is_symlink():
+            here /= name
+            continue
+        links += 1
+        if links > _LINK_LIMIT:
+            raise SettingError(f"{path} leads through too many links", f"correct {SOCKET_VARIABLE}")
+        target = (here / name).readlink()
+        here = Path("/") if target.is_absolute() else here
+        pending[:0] = target.parts[1:] if target.is_absolute() else target.parts
 
 
 def _is_own_group(gid: int, viewpoint: Viewpoint) -> bool:
@@ -128,9 +145,9 @@ def _user_name(uid: int) -> str:
         return f"uid {uid}"
 
 
-def _replaceable(way: Path, directory: Path, why: str) -> SettingError:
+def _replaceable(path: Path, directory: Path, why: str) -> SettingError:
     return SettingError(
-        f"others could replace the Workload API socket {way}: {directory} {why}",
+        f"others could replace the Workload API socket {path}: {directory} {why}",
         f"keep the socket where only its owner and root can write, for example: "
         f"chmod go-w {directory}",
     )

@@ -12,6 +12,7 @@ import logging
 import socket as sockets
 import ssl
 import threading
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, cast
 
 from spike.error import IdentityError, PeerRefusedError, SvidError
@@ -69,8 +70,11 @@ class _Pinned(ssl.SSLContext):
     accept: Accept
 
 
-class _Chained(Protocol):
+class _Handshaken(Protocol):
+    """OpenSSL's side of a connection. Python 3.11 and 3.12 give no public way to these two."""
+
     def get_verified_chain(self) -> list[Any] | None: ...
+    def get_unverified_chain(self) -> list[Any] | None: ...
 
 
 def _refuse_or_name(connection: ssl.SSLObject | ssl.SSLSocket) -> Peer:
@@ -83,7 +87,11 @@ def _refuse_or_name(connection: ssl.SSLObject | ssl.SSLSocket) -> Peer:
     try:
         # The very context that verified the chain, whatever the source has by now.
         context = cast(_Pinned, connection.context)
-        return check_peer(_verified_chain(connection), context.material.bundles, context.accept)
+        inner = cast(_Handshaken, getattr(connection, "_sslobj"))  # noqa: B009  mypy's doing
+        verified = _ders(inner.get_verified_chain())
+        sent = _ders(inner.get_unverified_chain())
+        now = datetime.now(UTC)  # OpenSSL's clock too
+        return check_peer(verified, sent, context.material.bundles, context.accept, now)
     except IdentityError as error:
         raise PeerRefusedError(error.message, error.next_step) from error
     except Exception as error:
@@ -91,16 +99,8 @@ def _refuse_or_name(connection: ssl.SSLObject | ssl.SSLSocket) -> Peer:
         raise PeerRefusedError("the peer could not be checked") from error
 
 
-def _verified_chain(connection: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
-    """Return the chain OpenSSL verified, DER, leaf first (on 3.11 and 3.12 there is no public way).
-
-    Never what the peer merely sent: `get_unverified_chain` would let it choose the root.
-    """
-    inner = cast(_Chained, getattr(connection, "_sslobj"))  # noqa: B009  mypy does not know it
-    return [
-        each if isinstance(each, bytes) else each.public_bytes(_DER)
-        for each in inner.get_verified_chain() or ()
-    ]
+def _ders(chain: list[Any] | None) -> list[bytes]:
+    return [each if isinstance(each, bytes) else each.public_bytes(_DER) for each in chain or ()]
 
 
 class _CheckedObject(ssl.SSLObject):
