@@ -189,6 +189,21 @@ async def test_a_write_waits_a_moment_for_another_program_and_then_says_so(tmp_p
     await store.close()
 
 
+async def test_a_purge_does_not_wait_for_a_long_read_and_says_there_is_more(tmp_path: Path) -> None:
+    store = await open_store(tmp_path / "store")
+    await store.put(new("a"), fence=None)
+    other = sqlite3.connect(tmp_path / "store" / "store.sqlite", isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM record").fetchone()
+    await store.put(new("b"), fence=None)
+    assert await store.purge(1_000_000) > 0
+    await store.put(new("c"), fence=None)
+    other.execute("COMMIT")
+    other.close()
+    assert await store.purge(1_000_000) == 0
+    await store.close()
+
+
 def holding(directory: Path, needle: bytes) -> list[str]:
     """Return the files with these bytes in them, looking from another process.
 

@@ -36,10 +36,17 @@ async def write(store: Store, task: int) -> None:
         os.write(1, b"%d %d\n" % (task, step))
 
 
+async def purge(store: Store) -> None:
+    """Let the end also come while the engine tidies up."""
+    while True:
+        await store.purge(100_000)
+        await asyncio.sleep(0.005)
+
+
 async def main(engine: str, directory: Path) -> None:
     store = await open_store(engine, directory)
     os.write(1, b"open\n")
-    await asyncio.gather(*(write(store, task) for task in range(TASKS)))
+    await asyncio.gather(purge(store), *(write(store, task) for task in range(TASKS)))
 
 
 if __name__ == "__main__":
