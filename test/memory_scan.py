@@ -63,8 +63,10 @@ def _int_digits(number: int) -> bytes:
     return b"".join(digits)
 
 
-def find_in_process(pid: int, patterns: Mapping[str, bytes]) -> list[Hit]:
+def find_in_process(pid: int, patterns: Mapping[str, bytes], *, locked: bool = False) -> list[Hit]:
     """Return every occurrence of `patterns` in the readable memory of process `pid`.
+
+    Pages of key memory are left out, unless `locked`: then they are searched as well.
 
     Raises:
         AssertionError: hardly anything could be read, so that "nothing found" would mean nothing.
@@ -73,7 +75,7 @@ def find_in_process(pid: int, patterns: Mapping[str, bytes]) -> list[Hit]:
     read_bytes = 0
     overlap = max(map(len, patterns.values())) - 1
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for start, end, name in _readable(pid):
+        for start, end, name in _readable(pid, locked=locked):
             tail = b""
             for position in range(start, end, _STEP_BYTES):
                 size = min(_STEP_BYTES, end - position)
@@ -100,14 +102,17 @@ def _find(
             position = block.find(pattern, position + 1)
 
 
-def _readable(pid: int) -> Iterator[tuple[int, int, str]]:
-    """Yield (start, end, name) of the readable mappings but the locked pages of key memory."""
+def _readable(pid: int, *, locked: bool) -> Iterator[tuple[int, int, str]]:
+    """Yield (start, end, name) of the readable mappings; pages of key memory only if `locked`."""
     start = end = 0
     name, readable = "", False
     for line in Path(f"/proc/{pid}/smaps").read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
         if fields[0] == "VmFlags:":
-            if readable and not {"lo", "dd"} <= set(fields[1:] + line.split()):
+            # proc(5): locked, not dumped, wiped on fork or not copied by it: only key memory is all three
+            flags = set(line.split())
+            is_key_memory = {"lo", "dd"} <= flags and bool(flags & {"wf", "dc"})
+            if readable and (locked or not is_key_memory):
                 yield start, end, name
         elif not fields[0].endswith(":"):
             first, _, last = fields[0].partition("-")

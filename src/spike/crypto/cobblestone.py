@@ -5,9 +5,10 @@
     message = salt ‖ commitment ‖ chunks of 16 KiB, each with its tag; the last one is shorter, or
     empty; the nonce of chunk i is base nonce XOR i (big-endian)
 
-Own code, because the one in `cryptography` leaves half of the key in freed heap (measured; see
-docs/decision/record-format.md). Each message has a key of its own from a random 192-bit salt, so
-the limit of 2^32 random GCM nonces does not apply, and a message opens under one key and context.
+Own code, because the class in `cryptography` leaves half of the key in freed heap when it opens, and
+the plaintext, which may be a wrapped key, when it seals (docs/decision/record-format.md). Each
+message has a key of its own from a random 192-bit salt, so the limit of 2^32 random GCM nonces does
+not apply, and a message opens under one key and one context only.
 """
 
 from __future__ import annotations
