@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TypeVar, cast
 
@@ -121,7 +122,7 @@ def _usual_form(message_type: type[Message], body: bytes) -> bytes:
         )
     except (ValueError, RecursionError):
         raise _UnreadableError("is not one JSON value in UTF-8") from None
-    return _ENCODER.encode(_normal({} if value is None else value, _type_info(message_type)))
+    return _normal(value, _type_info(message_type))
 
 
 class _Pairs(list[tuple[str, object]]):
@@ -157,42 +158,50 @@ def _check_depth(body: bytes) -> None:
             raise _UnreadableError(f"is nested deeper than {DEPTH_LIMIT} levels")
 
 
-def _normal(value: object, wanted: inspect.Type) -> object:
-    """Bring one value into the usual form. What fits no rule is left for the decoder to refuse."""
+def _normal(value: object, wanted: inspect.Type) -> bytes:
+    """Return the JSON text of one value in the usual form. What fits no rule is left to be refused.
+
+    A field given several times stays so: the decoder then checks each value and takes the last.
+    """
     match wanted, value:
         case inspect.UnionType(), None:
-            return None
+            return b"null"
         case inspect.UnionType(types=types), _:
             present = next(kind for kind in types if not isinstance(kind, inspect.NoneType))
             return _normal(value, present)
         case _, None:
             return _zero(wanted)
         case inspect.StructType(fields=fields), _Pairs():
-            return _normal_fields(value, fields)
+            return _object(_known_fields(value, fields))
         case inspect.DictType(value_type=value_type), _Pairs():
-            return {name: _normal(item, value_type) for name, item in value}
+            return _object((name, item, value_type) for name, item in value)
         case inspect.ListType(item_type=item_type), list() if not isinstance(value, _Pairs):
-            return [_normal(item, item_type) for item in value]
+            return b"[%b]" % b",".join(_normal(item, item_type) for item in value)
         case _, _Pairs():
-            return {}  # an object where none is wanted, whatever it holds
+            return b"{}"  # an object where none is wanted, whatever it holds
         case _, _NotInteger():
-            return ["number"]  # fits no field that a number may stand in
+            return b"0.5"  # a number that fits no field
         case _:
-            return value
+            return _ENCODER.encode(value)
 
 
-def _normal_fields(pairs: _Pairs, fields: tuple[inspect.Field, ...]) -> dict[str, object]:
+def _object(fields: Iterable[tuple[str, object, inspect.Type]]) -> bytes:
+    pairs = (
+        _ENCODER.encode(name) + b":" + _normal(value, wanted) for name, value, wanted in fields
+    )
+    return b"{%b}" % b",".join(pairs)
+
+
+def _known_fields(
+    pairs: _Pairs, fields: tuple[inspect.Field, ...]
+) -> Iterator[tuple[str, object, inspect.Type]]:
     exact = {field.encode_name: field for field in fields}
     folded = {_fold(field.encode_name): field for field in reversed(fields)}
-    found: dict[str, object] = {}
     for name, value in pairs:
         field = exact.get(name) or folded.get(_fold(name))
-        if field is None:
-            continue
-        if value is None and not _null_is_empty(field.type):
-            continue  # changes nothing: a value given before stays
-        found[field.encode_name] = _normal(value, field.type)
-    return found
+        # A null where none can stand changes nothing: a value given before stays.
+        if field is not None and (value is not None or _null_is_empty(field.type)):
+            yield field.encode_name, value, field.type
 
 
 def _null_is_empty(wanted: inspect.Type) -> bool:
@@ -201,18 +210,18 @@ def _null_is_empty(wanted: inspect.Type) -> bool:
     )
 
 
-def _zero(wanted: inspect.Type) -> object:
+def _zero(wanted: inspect.Type) -> bytes:
     match wanted:
         case inspect.StrType() | inspect.BytesType():
-            return ""
+            return b'""'
         case inspect.IntType():
-            return 0
+            return b"0"
         case inspect.BoolType():
-            return False
+            return b"false"
         case inspect.ListType():
-            return []
+            return b"[]"
         case _:
-            return {}
+            return b"{}"
 
 
 def _fold(name: str) -> str:
