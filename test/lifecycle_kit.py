@@ -39,7 +39,11 @@ def born(name: str = "admin") -> Born:
         KeyMemory.generate(), bytes.fromhex(origin.store_id), bytes.fromhex(origin.slot_id)
     )
     slot = NewSlot(
-        name, "$argon2id$v=19$m=262144,t=3,p=4", secrets.token_bytes(16), slot_key.public, copy_of(slot_key.auth)
+        name,
+        "$argon2id$v=19$m=262144,t=3,p=4",
+        secrets.token_bytes(16),
+        slot_key.public,
+        copy_of(slot_key.auth),
     )
     ring = first_ring(origin, slot, KeyMemory.generate())
     return Born(ring, keyring.encode(ring.document, ring.root), slot_key)

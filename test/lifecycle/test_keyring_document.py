@@ -5,15 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-import lifecycle_kit
 import msgspec
 import pytest
-from size import record, seed, size
 
+import lifecycle_kit
+from size import record, seed, size
 from spike.crypto.purpose import Purpose, purpose_key
 from spike.error import FormatError, NewerFormatError, OpenError, RefusedError
 from spike.lifecycle import document, keyring
-from spike.lifecycle.keyring import Keyring, KeyPurpose, WrappedKey
+from spike.lifecycle.keyring import KeyPurpose, Keyring, WrappedKey
 from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.state import State, Transition
 from spike.memory.key_memory import KeyMemory
@@ -108,7 +108,9 @@ def with_key(held: Keyring, **changes: object) -> Keyring:
     return msgspec.structs.replace(held, keys=(msgspec.structs.replace(first, **changes), *others))
 
 
-def test_a_keyring_that_contradicts_itself_is_neither_written_nor_read(born: lifecycle_kit.Born) -> None:
+def test_a_keyring_that_contradicts_itself_is_neither_written_nor_read(
+    born: lifecycle_kit.Born,
+) -> None:
     held = born.ring.document
     root = held.roots[0]
     suspended = Transition(state=State.SUSPENDED, at=lifecycle_kit.AT, actor="nexus", reason="test")

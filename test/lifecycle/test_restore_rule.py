@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import lifecycle_kit
 import msgspec
 import pytest
 
+import lifecycle_kit
 from spike.error import OpenError
 from spike.lifecycle import anchor, backup, keyring, restore
 from spike.lifecycle.history import drain
@@ -119,7 +119,9 @@ def test_no_part_of_the_header_can_be_changed_without_breaking_seal_and_mac(
             born.slot_key.open_into(changed_root.sealed, header, out)
 
 
-def test_a_planted_root_key_sealed_to_the_public_key_is_not_authentic(born: lifecycle_kit.Born) -> None:
+def test_a_planted_root_key_sealed_to_the_public_key_is_not_authentic(
+    born: lifecycle_kit.Born,
+) -> None:
     """Anyone can seal to a public key; only the owner of the slot's backup-auth key can make the MAC."""
     held, slot = born.ring.document, born.ring.document.slots[0]
     with KeyMemory.generate() as planted, KeyMemory.generate() as guessed_auth:
@@ -140,7 +142,9 @@ def test_a_slot_added_by_a_storage_writer_is_not_confirmed(born: lifecycle_kit.B
     held = born.ring.document
     other = lifecycle_kit.born("intruder")
     forged = msgspec.structs.replace(
-        held, slots=(*held.slots, other.ring.document.slots[0]), keys=(*held.keys, other.ring.document.keys[3])
+        held,
+        slots=(*held.slots, other.ring.document.slots[0]),
+        keys=(*held.keys, other.ring.document.keys[3]),
     )
     line = born.raw.split(b"\n")
     raw = b"\n".join([line[0], msgspec.json.encode(forged), line[2], b""])
@@ -163,23 +167,31 @@ def test_a_backup_of_another_lineage_is_foreign(born: lifecycle_kit.Born) -> Non
 def test_an_old_backup_does_not_replace_a_newer_keyring(born: lifecycle_kit.Born) -> None:
     newer = restore.recovered(born.ring.document, LATER, "nexus", "0" * 32)
     with refused(Reason.OLD):
-        restore.compare_copies(born.ring.document, keyring.encode(newer, born.ring.root), born.ring.root)
+        restore.compare_copies(
+            born.ring.document, keyring.encode(newer, born.ring.root), born.ring.root
+        )
 
 
-def test_a_backup_newer_than_the_store_means_the_store_is_an_old_copy(born: lifecycle_kit.Born) -> None:
+def test_a_backup_newer_than_the_store_means_the_store_is_an_old_copy(
+    born: lifecycle_kit.Born,
+) -> None:
     newer = restore.recovered(born.ring.document, LATER, "nexus", "0" * 32)
     with refused(Reason.STALE_STORE):
         restore.compare_copies(newer, born.raw, born.ring.root)
 
 
-@pytest.mark.parametrize("present", [None, b"", b"garbage", b"spike-keyring 1\n{}\nmac " + b"0" * 64 + b"\n"])
+@pytest.mark.parametrize(
+    "present", [None, b"", b"garbage", b"spike-keyring 1\n{}\nmac " + b"0" * 64 + b"\n"]
+)
 def test_a_backup_may_take_the_place_of_a_lost_or_damaged_keyring(
     born: lifecycle_kit.Born, present: bytes | None
 ) -> None:
     restore.compare_copies(born.ring.document, present, born.ring.root)
 
 
-def test_a_backup_may_take_the_place_of_a_keyring_that_is_not_authentic(born: lifecycle_kit.Born) -> None:
+def test_a_backup_may_take_the_place_of_a_keyring_that_is_not_authentic(
+    born: lifecycle_kit.Born,
+) -> None:
     tampered = born.raw.replace(b'"revision":1', b'"revision":9')
     restore.compare_copies(born.ring.document, tampered, born.ring.root)
 
@@ -203,7 +215,9 @@ def test_an_anchor_of_another_lineage_is_foreign(born: lifecycle_kit.Born) -> No
         restore.require_current(born.ring.document, 1, seen)
 
 
-def test_of_several_valid_anchors_the_highest_counts_and_bad_ones_are_told(born: lifecycle_kit.Born) -> None:
+def test_of_several_valid_anchors_the_highest_counts_and_bad_ones_are_told(
+    born: lifecycle_kit.Born,
+) -> None:
     held, root = born.ring.document, born.ring.root
     low = anchor.encode(anchor.anchor_of(held, 1), root)
     high = anchor.encode(anchor.anchor_of(held, 7), root)
@@ -226,7 +240,9 @@ def test_a_recovery_is_an_epoch_and_is_noted(born: lifecycle_kit.Born) -> None:
     keyring.decode_untrusted(keyring.encode(after, born.ring.root))
 
 
-def test_events_leave_the_outbox_in_a_chain_that_is_the_same_each_time(born: lifecycle_kit.Born) -> None:
+def test_events_leave_the_outbox_in_a_chain_that_is_the_same_each_time(
+    born: lifecycle_kit.Born,
+) -> None:
     after = restore.recovered(born.ring.document, LATER, "nexus", "0" * 32)
     first, again = drain(after, LATER), drain(after, LATER)
     assert first == again

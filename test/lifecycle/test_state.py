@@ -34,7 +34,9 @@ def step(state: State) -> Transition:
 
 @pytest.mark.parametrize("before", STATES)
 @pytest.mark.parametrize("after", STATES)
-def test_each_of_the_36_pairs_is_legal_or_refused_as_the_table_says(before: State, after: State) -> None:
+def test_each_of_the_36_pairs_is_legal_or_refused_as_the_table_says(
+    before: State, after: State
+) -> None:
     legal = TRANSITIONS[before].split()[STATES.index(after)] != "."
     history = (step(before),)
     if legal:

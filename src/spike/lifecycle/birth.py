@@ -47,14 +47,18 @@ class NewSlot:
     auth: KeyMemory
 
 
-def first_ring(origin: Origin, new: NewSlot, root: KeyMemory) -> KeyRing:
-    """Return the ring of a new store. Takes over `root` and `new.auth`, also when it fails."""
+def first_ring(origin: Origin, new: NewSlot | None, root: KeyMemory) -> KeyRing:
+    """Return the ring of a new store. Takes over `root` and the slot's key, also when it fails.
+
+    Only a store that keeps nothing is born without a slot: there is nothing its key could bring back.
+    """
     keys = {
         KeyName(KeyPurpose.RECORD, "", FIRST): KeyMemory.generate(),
         KeyName(KeyPurpose.CIPHER, "", FIRST): KeyMemory.generate(),
         KeyName(KeyPurpose.AUDIT, "", FIRST): KeyMemory.generate(),
-        KeyName(KeyPurpose.BACKUP_AUTH, origin.slot_id, FIRST): new.auth,
     }
+    if new is not None:
+        keys[KeyName(KeyPurpose.BACKUP_AUTH, origin.slot_id, FIRST)] = new.auth
     try:
         return KeyRing(_first_document(origin, new, root, keys), root, keys)
     except BaseException:
@@ -64,10 +68,41 @@ def first_ring(origin: Origin, new: NewSlot, root: KeyMemory) -> KeyRing:
 
 
 def _first_document(
-    origin: Origin, new: NewSlot, root: KeyMemory, keys: dict[KeyName, KeyMemory]
+    origin: Origin, new: NewSlot | None, root: KeyMemory, keys: dict[KeyName, KeyMemory]
 ) -> Keyring:
     born = _born(origin)
     check = check_value(root, bytes.fromhex(origin.store_id), FIRST).hex()
+    return Keyring(
+        store_id=origin.store_id,
+        lineage=origin.lineage,
+        revision=1,
+        epoch=1,
+        created_at=origin.at,
+        replaced_at=origin.at,
+        roots=(RootGeneration(number=FIRST, check=check, history=born),),
+        keys=tuple(
+            WrappedKey(
+                purpose=name.purpose,
+                slot=name.slot,
+                number=name.number,
+                root=FIRST,
+                check=check_of(origin.store_id, name, key),
+                wrapped=wrap(root, FIRST, origin.store_id, name, key),
+                history=born,
+            )
+            for name, key in keys.items()
+        ),
+        slots=() if new is None else (_first_slot(origin, new, root, check),),
+        share_sets=(),
+        operation=None,
+        oldest_cipher=FIRST,
+        next_event=2,
+        outbox=(Event(sequence=1, at=origin.at, kind="init", actor=origin.actor, detail={}),),
+        audit_head="",
+    )
+
+
+def _first_slot(origin: Origin, new: NewSlot, root: KeyMemory, check: str) -> Slot:
     unsealed = Slot(
         id=origin.slot_id,
         name=new.name,
@@ -90,34 +125,7 @@ def _first_document(
         check=check,
         sealed_at=origin.at,
     )
-    return Keyring(
-        store_id=origin.store_id,
-        lineage=origin.lineage,
-        revision=1,
-        epoch=1,
-        created_at=origin.at,
-        replaced_at=origin.at,
-        roots=(RootGeneration(number=FIRST, check=check, history=born),),
-        keys=tuple(
-            WrappedKey(
-                purpose=name.purpose,
-                slot=name.slot,
-                number=name.number,
-                root=FIRST,
-                check=check_of(origin.store_id, name, key),
-                wrapped=wrap(root, FIRST, origin.store_id, name, key),
-                history=born,
-            )
-            for name, key in keys.items()
-        ),
-        slots=(msgspec.structs.replace(unsealed, roots=(sealed,)),),
-        share_sets=(),
-        operation=None,
-        oldest_cipher=FIRST,
-        next_event=2,
-        outbox=(Event(sequence=1, at=origin.at, kind="init", actor=origin.actor, detail={}),),
-        audit_head="",
-    )
+    return msgspec.structs.replace(unsealed, roots=(sealed,))
 
 
 def _born(origin: Origin) -> tuple[Transition, ...]:

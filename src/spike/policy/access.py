@@ -70,7 +70,6 @@ class ForAnyone:
 Rule = ByRole | OnKnownPath | OnPathOfBody | ForAnyone
 
 _SUPERUSER: Final = frozenset({Role.SUPERUSER})
-_RECOVER: Final = frozenset({Role.RECOVER})
 _RESTORE: Final = frozenset({Role.RESTORE})
 _BOOTSTRAP: Final = frozenset({Role.BOOTSTRAP})
 
@@ -90,8 +89,6 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.POLICY_GET.name: OnKnownPath(Permission.READ, ACL_PATH),
     call.POLICY_LIST.name: OnKnownPath(Permission.LIST, ACL_PATH),
     call.BOOTSTRAP_VERIFY.name: ByRole(_BOOTSTRAP),
-    call.OPERATOR_RECOVER.name: ByRole(_RECOVER),
-    call.OPERATOR_RESTORE_SHARD.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_PASSWORD.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_FILE.name: ByRole(_RESTORE),
     # A password is given for an init or for a restore, each with a role of its own.

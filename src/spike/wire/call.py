@@ -84,22 +84,6 @@ BOOTSTRAP_VERIFY: Final = Call(
     operator.BootstrapVerifyRequest,
     Empty,
 )
-OPERATOR_RECOVER: Final = Call(
-    CallName("operator recover"),
-    "/v1/operator/recover",
-    "",
-    Empty,
-    operator.RecoverAnswer,
-    needs_root_key=False,
-)
-OPERATOR_RESTORE_SHARD: Final = Call(
-    CallName("operator restore by shard"),
-    "/v1/operator/restore",
-    "",
-    operator.ShardRestoreRequest,
-    operator.ShardRestoreAnswer,
-    needs_root_key=False,
-)
 OPERATOR_RESTORE_PASSWORD: Final = Call(
     CallName("operator restore by password"),
     "/v1/operator/restore",
@@ -156,8 +140,6 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     POLICY_DELETE,
     POLICY_LIST,
     BOOTSTRAP_VERIFY,
-    OPERATOR_RECOVER,
-    OPERATOR_RESTORE_SHARD,
     OPERATOR_RESTORE_PASSWORD,
     OPERATOR_RESTORE_FILE,
     OPERATOR_PASSWORD_BEGIN,

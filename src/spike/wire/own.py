@@ -27,6 +27,18 @@ class BackupPlace(Message, frozen=True):
     detail: str = ""
 
 
+class RefusalAnswer(Message, frozen=True):
+    """The body of a refused key operation: `err` is `refused_` and the reason's name.
+
+    Only our own calls say why: who may make them is an administrator, and has to know what to do
+    next.
+    """
+
+    err: str
+    message: str
+    next_step: str = ""
+
+
 class InitRequest(ConfidentialMessage, frozen=True):
     """Make the first root key, with one backup slot for this password."""
 
@@ -50,7 +62,8 @@ class InitAnswer(Message, frozen=True):
 class PasswordRestoreRequest(ConfidentialMessage, frozen=True):
     """Bring the root key back from the store's own backup.
 
-    Without `confirm` the answer is a preview only; `confirm` repeats what the preview named.
+    Without `confirm` the answer is a preview only; a request with `confirm`, the token of that
+    preview, and nothing else completes it.
     """
 
     session: str = ""
@@ -85,10 +98,16 @@ class RestorePreview(Message, frozen=True):
 
 
 class RestoreAnswer(Message, frozen=True, omit_defaults=True):
-    """Whether the root key is back, with what was found; `anchor` once it is."""
+    """Whether the root key is back, with what was found; `anchor` once it is.
+
+    `confirm` of a preview is the token that, sent back alone, completes the restore. `remarks` say
+    what was ignored on the way, such as an anchor that is not authentic.
+    """
 
     restored: bool
     preview: RestorePreview | None = None
+    confirm: str | None = None
+    remarks: list[str] | None = None
     anchor: bytes | None = None
 
 
@@ -120,7 +139,7 @@ class StatusStorage(Message, frozen=True):
 
 
 class StatusAnswer(Message, frozen=True, omit_defaults=True):
-    """The state of Nexus. Whoever is not superuser gets `ready` alone."""
+    """The state of Nexus; `stops` says why nothing is written. Who is not superuser gets `ready` alone."""
 
     ready: bool
     state: str | None = None
@@ -132,6 +151,7 @@ class StatusAnswer(Message, frozen=True, omit_defaults=True):
     root_generation: GoInt | None = None
     slots: list[StatusSlot] | None = None
     memory: list[StatusMeasure] | None = None
+    stops: list[str] | None = None
     storage: StatusStorage | None = None
     places: list[BackupPlace] | None = None
     anchor: bytes | None = None

@@ -24,6 +24,7 @@ NONCE_SIZE_BYTES: Final = 12
 GET_MANY_LIMIT: Final = 1000
 PERMISSION_NAMES: Final = ("read", "write", "list", "execute", "super")
 
+_SLOT_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NAME = re.compile(r"[a-zA-Z0-9\-_ ]+")
 _PATH = re.compile(r"[a-zA-Z0-9._\-/()?+*|\[\]{}\\]+")
 _PATH_PATTERN = re.compile(r"[a-zA-Z0-9._\-/^$()?+*|\[\]{}\\]+")
@@ -90,6 +91,14 @@ def check_nonce(nonce: bytes) -> None:
     """Check the length of a nonce."""
     if len(nonce) != NONCE_SIZE_BYTES:
         raise InputError(f"a nonce has not {NONCE_SIZE_BYTES} bytes")
+
+
+def check_slot_name(name: str) -> None:
+    """Check the name of a backup slot: 1 to 64 letters, digits and ._-, beginning with a letter or digit."""
+    if not _SLOT_NAME.fullmatch(name):
+        raise InputError(
+            "the slotName is not 1 to 64 letters, digits and ._- beginning with one of the former"
+        )
 
 
 def check_item_count(count: int) -> None:

@@ -1,0 +1,76 @@
+"""The program `spike-nexus`. Everything it is told comes from the environment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from spike.error import SpikeError
+from spike.memory.key_memory import wipe_all
+from spike.nexus import log
+from spike.nexus.service import serve
+from spike.nexus.setting import NexusSetting, read_setting
+
+_HELP: Final = """\
+Usage: spike-nexus [--help | --version]
+
+Nexus keeps secrets for workloads that prove who they are with SPIFFE, and owns the root key that
+protects them. It is configured by environment variables:
+
+  SPIFFE_ENDPOINT_SOCKET           the Workload API, such as unix:///run/spire/agent.sock
+  SPIKE_SPIFFE_SOURCE_TIMEOUT      how long to wait for an identity           (30s)
+  SPIKE_NEXUS_TLS_PORT             :PORT or HOST:PORT to listen on            (:8553)
+  SPIKE_NEXUS_BACKEND_STORE        storage engine: sqlite, memory             (sqlite)
+  SPIKE_NEXUS_DATA_DIR             where the store lies                       (~/.spike/data)
+  SPIKE_NEXUS_BACKUP_DIR           where key backups lie, several with ":"    (~/.spike/backup)
+  SPIKE_NEXUS_MAX_SECRET_VERSIONS  versions kept of a secret                  (10)
+  SPIKE_NEXUS_BODY_LIMIT           largest request in bytes                   (1048576)
+  SPIKE_NEXUS_DRAIN_TIMEOUT        time for answers in progress at SIGTERM    (10s)
+  SPIKE_MEMORY_STRICT              refuse to start without memory protection  (false)
+  SPIKE_SYSTEM_LOG_LEVEL           DEBUG, INFO, WARN, ERROR                   (WARN)
+  SPIKE_TRUST_ROOT[_NEXUS|_PILOT|_KEEPER|_BOOTSTRAP|_LITE_WORKLOAD]           (spike.ist)
+"""
+
+
+def main() -> None:
+    """Run the program; exits 0 after an orderly end, 1 when it cannot start, 2 on wrong usage."""
+    arguments = sys.argv[1:]
+    if arguments in (["--help"], ["-h"]):
+        sys.stdout.write(_HELP)
+        sys.exit(0)
+    if arguments == ["--version"]:
+        sys.stdout.write(f"spike-nexus {version('spike')}\n")
+        sys.exit(0)
+    if arguments:
+        sys.stderr.write("spike-nexus takes no arguments; see spike-nexus --help\n")
+        sys.exit(2)
+    try:
+        setting = read_setting(os.environ, Path.home())
+        log.start(setting.log_level)
+        uvloop.run(_run(setting))
+    except SpikeError as error:
+        sys.stderr.write(f"spike-nexus: {error.message}\n")
+        if error.next_step:
+            sys.stderr.write(f"next: {error.next_step}\n")
+        sys.exit(1)
+    finally:
+        wipe_all()
+
+
+async def _run(setting: NexusSetting) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(setting, stop, asyncio.Event())
+
+
+if __name__ == "__main__":
+    main()

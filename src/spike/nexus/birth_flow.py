@@ -1,0 +1,133 @@
+"""Init: the first root key of a store, made once, and its first backup, opened before success is reported."""
+
+from __future__ import annotations
+
+import secrets
+
+from spike.crypto.slot import SALT_BYTES, Argon2Setting
+from spike.lifecycle import keyring as keyrings
+from spike.lifecycle.birth import NewSlot, Origin, first_ring
+from spike.lifecycle.refusal import Reason, RefusalError
+from spike.lifecycle.restore import choose, choose_slot
+from spike.lifecycle.ring import KeyRing
+from spike.lifecycle.slot import header_of
+from spike.memory.key_memory import KeyMemory
+from spike.nexus.password_child import Derive
+from spike.nexus.password_desk import PasswordSession
+from spike.nexus.policy_book import ACCESS_LIST_ID, PolicyBook
+from spike.nexus.sealed import SealedStore
+from spike.nexus.vault import KEYRING_ID, Opened, Phase, Vault
+from spike.storage.protocol import MUST_NOT_EXIST, Delete
+
+
+async def require_unborn(vault: Vault) -> None:
+    """Return if the store holds nothing at all.
+
+    Raises:
+        RefusalError: ALREADY_INITIALIZED or STORE_NOT_EMPTY.
+    """
+    if await vault.phase() is not Phase.UNINITIALIZED:
+        raise RefusalError(
+            Reason.ALREADY_INITIALIZED,
+            "this store has been initialized already; that happens once only",
+            "if it is locked, restore it: spike restore",
+        )
+    if await vault.store.census():
+        raise RefusalError(
+            Reason.STORE_NOT_EMPTY,
+            "the store holds records but no keyring: a new root key could never open them",
+            "restore from a key backup (spike restore --backup FILE), or name an empty data directory",
+        )
+
+
+async def initialize(
+    vault: Vault, session: PasswordSession, sealed_password: bytes, slot_name: str, actor: str
+) -> Opened:
+    """Make the root key and everything below it, commit, prove the backup, and open the vault.
+
+    Raises:
+        RefusalError: the store is not empty, or the password is refused.
+        StoreError: the store or every backup place failed; the store is as it was.
+    """
+    async with vault.lock:
+        await require_unborn(vault)
+        ring = await _conceive(vault, session, sealed_password, slot_name, actor)
+        try:
+            return await _bring_forth(vault, session, ring)
+        except BaseException:
+            if not vault.is_open:
+                ring.wipe()
+            raise
+
+
+async def bear_volatile(vault: Vault) -> Opened:
+    """Open the vault of a store that keeps nothing: no password, no backup, gone with the process."""
+    ring = first_ring(_origin(vault, "nexus"), None, KeyMemory.generate())
+    sealed = SealedStore(vault.store, ring)
+    revision, raw = await vault.replace_keyring(
+        ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
+    )
+    return await vault.open_with(ring, revision, raw, await PolicyBook.load(sealed))
+
+
+def _origin(vault: Vault, actor: str) -> Origin:
+    return Origin(
+        store_id=secrets.token_hex(16),
+        lineage=secrets.token_hex(16),
+        slot_id=secrets.token_hex(16),
+        at=vault.moment(),
+        actor=actor,
+    )
+
+
+async def _conceive(
+    vault: Vault, session: PasswordSession, sealed_password: bytes, slot_name: str, actor: str
+) -> KeyRing:
+    origin = _origin(vault, actor)
+    salt, setting = secrets.token_bytes(SALT_BYTES), Argon2Setting()
+    public = await session.derive(
+        Derive(
+            sealed_password=sealed_password,
+            argon2=setting.phc(),
+            salt=salt,
+            store_id=bytes.fromhex(origin.store_id),
+            slot_id=bytes.fromhex(origin.slot_id),
+            judge=(slot_name,),
+        )
+    )
+    new_slot = NewSlot(slot_name, setting.phc(), salt, public, session.take_auth())
+    return first_ring(origin, new_slot, KeyMemory.generate())
+
+
+async def _bring_forth(vault: Vault, session: PasswordSession, ring: KeyRing) -> Opened:
+    sealed = SealedStore(vault.store, ring)
+    revision, raw = await vault.replace_keyring(
+        ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
+    )
+    try:
+        await _prove(session, raw, ring)
+        policies = await PolicyBook.load(sealed)
+    except BaseException:
+        await _undo(vault)
+        raise
+    return await vault.open_with(ring, revision, raw, policies)
+
+
+async def _prove(session: PasswordSession, raw: bytes, ring: KeyRing) -> None:
+    """Open the slot as a restore would, from the bytes that were read back, and compare the keys."""
+    candidate = choose(raw, None)
+    chosen = choose_slot(candidate.held, "")
+    header = header_of(candidate.held.hint, chosen.slot, chosen.sealed)
+    reopened = await session.open(header, chosen.sealed.sealed, bytes.fromhex(chosen.sealed.tag))
+    with reopened as root:
+        if not root.same_as(ring.root) or keyrings.decode_untrusted(raw).confirmed_by(root) is None:
+            raise RefusalError(
+                Reason.DAMAGED, "the backup that was written does not give the root key back"
+            )
+
+
+async def _undo(vault: Vault) -> None:
+    """Take back what nobody has been told of. Should this fail too, `init` says that the store is initialized."""
+    held = [await vault.store.get(record_id) for record_id in (KEYRING_ID, ACCESS_LIST_ID)]
+    changes = [Delete(record.id, record.revision) for record in held if record is not None]
+    await vault.store.apply(changes, fence=None)

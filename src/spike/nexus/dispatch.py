@@ -1,0 +1,159 @@
+"""From a request to its handler: the one way in, in the order of the wire contract.
+
+    method → readiness → route → body limit → authentication → authorization → parse → validate → act
+
+* The peer was authenticated by the TLS handshake; the server hands it over with the request.
+* A handler's first parameter is what only spike.policy.access can make: a call cannot be written that acts without
+  having been authorized.
+* Answers hold a code and nothing else, but for our own key operations, which say why they were refused: who may
+  make them has to know what to do next. The detail goes to the log, under the request's trail id.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, assert_never
+from urllib.parse import parse_qsl
+
+from spike.error import BodyTooLargeError, InputError, NotReadyError, SpikeError
+from spike.lifecycle.refusal import RefusalError
+from spike.nexus.handler import Handler, OnKey, Reading, ReadingEach, Writing
+from spike.nexus.vault import Vault
+from spike.policy.access import DenialReason, Denied, Grant, NeedsPath, authorize
+from spike.policy.compiled import CompiledPolicies
+from spike.policy.role import RoleMap
+from spike.server.request import Request
+from spike.server.response import Response
+from spike.wire.call import CALLS, AnyCall, CallName, call_at
+from spike.wire.code import ErrorCode, code_of
+from spike.wire.go_json import decode_untrusted, encode
+from spike.wire.message import ErrorAnswer, Message
+from spike.wire.own import RefusalAnswer
+
+_log = logging.getLogger("spike.nexus.dispatch")
+_QUERY_FIELD_LIMIT: Final = 16
+_NO_POLICIES: Final = CompiledPolicies(())
+_ANSWERS: Final[Mapping[ErrorCode, Response]] = {
+    code: Response(code.status, encode(ErrorAnswer(code.text))) for code in ErrorCode
+}
+
+
+class _DeniedError(Exception):
+    """The caller may not; ends as 401 in this module."""
+
+    def __init__(self, call: AnyCall, denied: Denied) -> None:
+        super().__init__()
+        self.call = call
+        self.reason: DenialReason = denied.reason
+
+
+class Dispatcher:
+    """Serves every call of Nexus for one vault."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        handlers: Mapping[CallName, Handler],
+        roles: RoleMap,
+        body_limit_bytes: int,
+    ) -> None:
+        """Take one handler for each call.
+
+        Raises:
+            LookupError: a call has no handler.
+        """
+        missing = {call.name for call in CALLS} - handlers.keys()
+        if missing:
+            raise LookupError(f"calls without a handler: {sorted(missing)}")
+        self._vault = vault
+        self._handlers = handlers
+        self._roles = roles
+        self._body_limit_bytes = body_limit_bytes
+
+    async def handle(self, request: Request) -> Response:
+        """Answer one request. What a peer sends raises nothing here."""
+        try:
+            return await self._answer(request)
+        except _DeniedError as denied:
+            _log.warning(
+                "%s %s denied to %s: %s",
+                request.trail_id,
+                denied.call.name,
+                request.peer.id,
+                denied.reason.value,
+            )
+            return _ANSWERS[ErrorCode.UNAUTHORIZED]
+        except RefusalError as error:
+            _log.warning("%s refused: %s: %s", request.trail_id, error.reason, error.message)
+            body = RefusalAnswer(f"refused_{error.reason}", error.message, error.next_step)
+            return Response(ErrorCode.BAD_REQUEST.status, encode(body))
+        except SpikeError as error:
+            return _answered(request, error)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            raise InputError("every call is a POST")
+        call = call_at(request.path, action_untrusted(request.query))
+        if not self._vault.is_open and (call is None or call.needs_root_key):
+            raise NotReadyError("there is no root key")
+        if call is None:
+            raise InputError("there is no such call")
+        body = await request.body(self._body_limit_bytes)
+        decision = self._authorized(call, request)
+        message = decode_untrusted(call.request, body, self._body_limit_bytes)
+        return Response(200, encode(await self._act(call, decision, message)))
+
+    def _authorized(self, call: AnyCall, request: Request) -> Grant | NeedsPath:
+        peer = request.peer.id
+        policies = self._vault.opened.policies.compiled if self._vault.is_open else _NO_POLICIES
+        decision = authorize(call, peer, self._roles.roles_of(peer), policies)
+        if isinstance(decision, Denied):
+            raise _DeniedError(call, decision)
+        return decision
+
+    async def _act(self, call: AnyCall, decision: Grant | NeedsPath, message: Any) -> Message:
+        handler = self._handlers[call.name]
+        if isinstance(handler, ReadingEach):
+            if isinstance(decision, Grant):
+                raise TypeError(f"{call.name} decides on each path")
+            return await handler.act(decision, self._vault.opened, message)
+        if isinstance(decision, NeedsPath):
+            on_path = decision.decide(message.path)
+            if isinstance(on_path, Denied):
+                raise _DeniedError(call, on_path)
+            decision = on_path
+        match handler:
+            case OnKey(act=act):
+                return await act(decision, message)
+            case Reading(act=act):
+                return await act(decision, self._vault.opened, message)
+            case Writing(act=act):
+                return await act(decision, self._vault.require_writable(), message)
+            case _:
+                assert_never(handler)
+
+
+def action_untrusted(query: bytes) -> str:
+    """Return the first value of the query parameter `action`, as Go's `Query().Get` does; absent is empty.
+
+    Raises:
+        InputError: the query is no query.
+    """
+    if not query:
+        return ""
+    try:
+        fields = parse_qsl(
+            query.decode("ascii"), keep_blank_values=True, max_num_fields=_QUERY_FIELD_LIMIT
+        )
+    except ValueError as error:
+        raise InputError("the query is malformed") from error
+    return next((value for name, value in fields if name == "action"), "")
+
+
+def _answered(request: Request, error: SpikeError) -> Response:
+    code = code_of(error)
+    level = logging.ERROR if code is ErrorCode.INTERNAL else logging.INFO
+    _log.log(level, "%s %s: %s", request.trail_id, type(error).__name__, error.message)
+    answer = _ANSWERS[code]
+    return answer._replace(close=True) if isinstance(error, BodyTooLargeError) else answer

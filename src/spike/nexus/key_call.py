@@ -1,0 +1,206 @@
+"""The calls on the root key itself, and what goes with them: init, status, the password's way, restore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+
+from spike.error import InputError, StoreError
+from spike.nexus.birth_flow import initialize, require_unborn
+from spike.nexus.handler import Handler, OnKey
+from spike.nexus.password_desk import PasswordDesk
+from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
+from spike.nexus.vault import Opened, PlaceState, Vault
+from spike.nexus.watch import MemoryWatch
+from spike.policy.access import Extent, Grant
+from spike.wire import call
+from spike.wire.call import CallName
+from spike.wire.message import Empty, GoTime
+from spike.wire.operator import BootstrapVerifyRequest
+from spike.wire.own import (
+    BackupPlace,
+    FileRestoreRequest,
+    InitAnswer,
+    InitRequest,
+    PasswordBeginAnswer,
+    PasswordRestoreRequest,
+    RestoreAnswer,
+    RestorePreview,
+    StatusAnswer,
+    StatusMeasure,
+    StatusSlot,
+    StatusStorage,
+)
+from spike.wire.validate import check_nonce, check_slot_name
+
+
+class KeyCalls:
+    """Handlers bound to one vault and the desks beside it."""
+
+    def __init__(
+        self, vault: Vault, desk: PasswordDesk, restores: RestoreDesk, watch: MemoryWatch
+    ) -> None:
+        self._vault = vault
+        self._desk = desk
+        self._restores = restores
+        self._watch = watch
+
+    def handlers(self) -> Mapping[CallName, Handler]:
+        """Return the handler of each call served here."""
+        return {
+            call.BOOTSTRAP_VERIFY.name: OnKey(self.bootstrap_verify),
+            call.OPERATOR_PASSWORD_BEGIN.name: OnKey(self.password_begin),
+            call.OPERATOR_INIT.name: OnKey(self.init),
+            call.OPERATOR_RESTORE_PASSWORD.name: OnKey(self.restore_password),
+            call.OPERATOR_RESTORE_FILE.name: OnKey(self.restore_file),
+            call.OPERATOR_STATUS.name: OnKey(self.status),
+        }
+
+    async def bootstrap_verify(self, _grant: Grant, asked: BootstrapVerifyRequest) -> Empty:
+        """Refuse, after the form was checked: no root key of ours ever opens a payload."""
+        check_nonce(asked.nonce)
+        raise InputError("the root key opens no payload; a store is initialized with spike init")
+
+    async def password_begin(self, grant: Grant, _asked: Empty) -> PasswordBeginAnswer:
+        """Start the process a password will be opened in, and give its one-time public key."""
+        session = await self._desk.begin(str(grant.peer))
+        return PasswordBeginAnswer(session=session.id, public_key=session.public)
+
+    async def init(self, grant: Grant, asked: InitRequest) -> InitAnswer:
+        """Make the first root key."""
+        check_slot_name(asked.slot_name)
+        await require_unborn(self._vault)
+        actor = str(grant.peer)
+        session = self._desk.take(asked.session, actor)
+        try:
+            opened = await initialize(
+                self._vault, session, asked.sealed_password, asked.slot_name, actor
+            )
+        finally:
+            await session.close()
+        self._watch.look()
+        document = opened.document
+        return InitAnswer(
+            store_id=document.store_id,
+            lineage=document.lineage,
+            generation=document.active_root.number,
+            epoch=document.epoch,
+            slot=asked.slot_name,
+            anchor=opened.anchor_raw(),
+            backup_places=self._places(opened),
+        )
+
+    async def restore_password(self, grant: Grant, asked: PasswordRestoreRequest) -> RestoreAnswer:
+        """Bring the root key back from the store's own backup."""
+        return await self._restore(grant, asked, None)
+
+    async def restore_file(self, grant: Grant, asked: FileRestoreRequest) -> RestoreAnswer:
+        """Bring the root key back from a key backup that was handed in."""
+        return await self._restore(grant, asked, asked.backup)
+
+    async def _restore(
+        self,
+        grant: Grant,
+        asked: PasswordRestoreRequest | FileRestoreRequest,
+        backup: bytes | None,
+    ) -> RestoreAnswer:
+        actor = str(grant.peer)
+        if asked.confirm:
+            opened = await self._restores.complete(asked.confirm, actor)
+            self._watch.look()
+            return RestoreAnswer(restored=True, anchor=opened.anchor_raw())
+        session = self._desk.take(asked.session, actor)
+        try:
+            preview = await self._restores.preview(
+                session,
+                RestoreInput(
+                    sealed_password=asked.sealed_password,
+                    slot_name=asked.slot_name,
+                    backup=backup,
+                    anchors=(asked.anchor,) if asked.anchor else (),
+                    actor=actor,
+                ),
+            )
+        finally:
+            await session.close()
+        return _preview_answer(preview)
+
+    async def status(self, grant: Grant, _asked: Empty) -> StatusAnswer:
+        """Tell how Nexus is: all of it to the superuser, readiness to everybody else."""
+        if grant.extent is not Extent.ALL:
+            return StatusAnswer(ready=self._vault.is_open)
+        phase = await self._vault.phase()
+        opened = self._vault.opened if self._vault.is_open else None
+        document = None if opened is None else opened.document
+        return StatusAnswer(
+            ready=opened is not None,
+            state=phase.value,
+            version=version("spike"),
+            store_id=None if document is None else document.store_id,
+            lineage=None if document is None else document.lineage,
+            epoch=None if document is None else document.epoch,
+            revision=None if document is None else document.revision,
+            root_generation=None if document is None else document.active_root.number,
+            slots=None if opened is None else _slots(opened),
+            memory=[StatusMeasure(m.name, m.applied, m.detail) for m in self._watch.last.measures],
+            stops=sorted(self._vault.stops),
+            storage=await self._storage(),
+            places=None if opened is None else self._places(opened),
+            anchor=None if opened is None else opened.anchor_raw(),
+        )
+
+    async def _storage(self) -> StatusStorage:
+        try:
+            health = await self._vault.store.health()
+            census = await self._vault.store.census()
+        except StoreError as error:
+            return StatusStorage(engine="", healthy=False, detail=error.message)
+        records: dict[str, int] = {}
+        for (kind, _), count in census.items():
+            records[kind] = records.get(kind, 0) + count
+        return StatusStorage(
+            engine=health.engine,
+            healthy=not health.fault,
+            detail=health.fault,
+            records=dict(sorted(records.items())),
+        )
+
+    def _places(self, opened: Opened) -> list[BackupPlace]:
+        return [_place(state, opened.document.store_id) for state in self._vault.places]
+
+
+def _place(state: PlaceState, store_id: str) -> BackupPlace:
+    path = str(state.place.backup_path(store_id))
+    return BackupPlace(path, "failed" if state.fault else "current", state.fault)
+
+
+def _slots(opened: Opened) -> list[StatusSlot]:
+    return [
+        StatusSlot(
+            name=slot.name,
+            kind=slot.kind.value,
+            state="renew" if slot.renew else "usable",
+            created_at=GoTime(slot.created_at),
+            last_verified_at=GoTime(slot.verified_at),
+        )
+        for slot in opened.document.slots
+    ]
+
+
+def _preview_answer(preview: Preview) -> RestoreAnswer:
+    held = preview.confirmed
+    return RestoreAnswer(
+        restored=False,
+        preview=RestorePreview(
+            store_id=held.store_id,
+            lineage=held.lineage,
+            generation=held.active_root.number,
+            epoch=held.epoch,
+            revision=held.revision,
+            sealed_at=GoTime(preview.sealed_at),
+            slot=preview.slot_name,
+            audit_head=held.audit_head,
+        ),
+        confirm=preview.token,
+        remarks=list(preview.remarks) or None,
+    )

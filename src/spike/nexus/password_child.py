@@ -1,0 +1,171 @@
+"""The short-lived process that a password is opened and derived in: `python -m spike.nexus.password_child`.
+
+Argon2id and HPKE leave copies of what they were given on the heap; this process ends seconds later and takes them with
+it. It is started by exec, holds the one-time private key a password is sealed to, and answers on one socket:
+
+    ← {"answer":"ready","public":…}             the one-time public key
+    → {"job":"derive",…}                         open the password, judge it if asked to, derive the slot's key pair
+    ← {"answer":"derived","public":…}            and the slot's backup-auth key in the first shared page
+      or {"answer":"weak","message":…,"next_step":…}, {"answer":"unsealed"} (not sealed to this key)
+    → {"job":"open",…}                           verify a sealed copy's MAC, then open it
+    ← {"answer":"opened"}                        and the root key in the second shared page
+      or {"answer":"not-authentic"}, {"answer":"unopened"}
+
+It ends when the socket is closed, after an answer that ends the matter, or after LIFE_S.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from typing import Final
+
+import msgspec
+
+from spike.crypto.mac import mac_matches
+from spike.crypto.slot import (
+    Argon2Setting,
+    OneTimeKey,
+    SlotKey,
+    derive_slot_secret,
+)
+from spike.error import FormatError, InputError, OpenError
+from spike.lifecycle import password
+from spike.lifecycle.slot import covered
+from spike.memory.key_memory import KeyMemory
+from spike.memory.process import harden
+
+LIFE_S: Final = 120
+KEY_SIZE_BYTES: Final = 32
+LINE_LIMIT_BYTES: Final = 1 << 20
+PASSWORD_INFO: Final = b"spike/password/v1"
+
+
+class Derive(msgspec.Struct, frozen=True, tag_field="job", tag="derive"):
+    """Open the sealed password and derive the slot's keys. `judge`: apply the password policy first."""
+
+    sealed_password: bytes
+    argon2: str
+    salt: bytes
+    store_id: bytes
+    slot_id: bytes
+    judge: tuple[str, ...] | None
+
+    def __repr__(self) -> str:
+        return "Derive(…)"
+
+
+class Open(msgspec.Struct, frozen=True, tag_field="job", tag="open"):
+    """Verify and open one sealed copy of the root key."""
+
+    header: bytes
+    sealed: bytes
+    tag_bytes: bytes
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the child says; see the module's docstring."""
+
+    answer: str
+    public: bytes = b""
+    message: str = ""
+    next_step: str = ""
+
+
+Job = Derive | Open
+
+
+class Channel:
+    """JSON lines over a socket, blocking."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._file = connection.makefile("rb")
+
+    def receive(self) -> Job | None:
+        """Return the next job, or None at the end."""
+        line = self._file.readline(LINE_LIMIT_BYTES)
+        return msgspec.json.decode(line, type=Job) if line.endswith(b"\n") else None
+
+    def send(self, answer: Answer) -> None:
+        """Send one answer."""
+        self._connection.sendall(msgspec.json.encode(answer) + b"\n")
+
+
+def serve(channel: Channel, one_time: OneTimeKey, auth: KeyMemory, root: KeyMemory) -> None:
+    """Answer jobs until the matter is ended."""
+    channel.send(Answer("ready", public=one_time.public))
+    slot_key: SlotKey | None = None
+    try:
+        while (job := channel.receive()) is not None:
+            if isinstance(job, Derive):
+                derived = _derive(job, one_time)
+                if isinstance(derived, Answer):
+                    channel.send(derived)
+                    return
+                slot_key = derived
+                _copy(slot_key.auth, auth)
+                channel.send(Answer("derived", public=slot_key.public))
+            elif slot_key is None:
+                return
+            else:
+                channel.send(_open(job, slot_key, root))
+    finally:
+        if slot_key is not None:
+            slot_key.wipe()
+
+
+def _derive(job: Derive, one_time: OneTimeKey) -> SlotKey | Answer:
+    try:
+        raw = one_time.open_untrusted(job.sealed_password, PASSWORD_INFO)
+    except (OpenError, FormatError):
+        return Answer("unsealed")
+    try:
+        if job.judge is not None:
+            verdict = password.verdict(raw, job.judge)
+            if isinstance(verdict, password.TooWeak):
+                return Answer("weak", message=verdict.reason, next_step=verdict.next_step)
+        normal = password.normalize_untrusted(raw)
+    except InputError as error:
+        return Answer("weak", message=error.message, next_step=error.next_step)
+    finally:
+        raw[:] = b"\0" * len(raw)
+    try:
+        setting = Argon2Setting.parse_untrusted(job.argon2)
+        with derive_slot_secret(normal, job.salt, setting) as secret:
+            return SlotKey.from_slot_secret(secret, job.store_id, job.slot_id)
+    finally:
+        normal[:] = b"\0" * len(normal)
+
+
+def _open(job: Open, slot_key: SlotKey, root: KeyMemory) -> Answer:
+    if not mac_matches(slot_key.auth, covered(job.header, job.sealed), job.tag_bytes):
+        return Answer("not-authentic")
+    try:
+        slot_key.open_into(job.sealed, job.header, root)
+    except (OpenError, FormatError):
+        return Answer("unopened")
+    return Answer("opened")
+
+
+def _copy(source: KeyMemory, target: KeyMemory) -> None:
+    with source.view() as from_view, target.view() as to_view:
+        to_view[:] = from_view
+
+
+def main() -> None:
+    """Serve on the three descriptors named in the arguments: socket, page for auth, page for root."""
+    harden()
+    signal.alarm(LIFE_S)
+    channel_fd, auth_fd, root_fd = (int(argument) for argument in sys.argv[1:4])
+    with (
+        socket.socket(fileno=channel_fd) as connection,
+        KeyMemory.adopt(auth_fd, KEY_SIZE_BYTES) as auth,
+        KeyMemory.adopt(root_fd, KEY_SIZE_BYTES) as root,
+    ):
+        serve(Channel(connection), OneTimeKey.generate(), auth, root)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""The parent's side of the password child: starts it, hands it what is sealed, takes keys from the shared pages.
+
+Nexus sees a password only as the ciphertext it was sealed in. At most SESSION_LIMIT children wait at a time, and one
+derivation runs at a time, whoever asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from spike.lifecycle.refusal import Reason, RefusalError
+from spike.memory.key_memory import KeyMemory
+from spike.nexus.password_child import KEY_SIZE_BYTES, LIFE_S, Answer, Derive, Job, Open
+
+SESSION_LIMIT: Final = 4
+_LINE_LIMIT_BYTES: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class PasswordSession:
+    """One child and the two pages shared with it."""
+
+    id: str
+    actor: str
+    public: bytes
+    _process: asyncio.subprocess.Process
+    _reader: asyncio.StreamReader
+    _writer: asyncio.StreamWriter
+    _auth: KeyMemory
+    _root: KeyMemory
+    _derivation: asyncio.Lock
+
+    async def derive(self, job: Derive) -> bytes:
+        """Return the public key the password gives with the job's salt.
+
+        Raises:
+            RefusalError: WEAK_PASSWORD with the reason, or EXPIRED when the child is gone or the password was not
+                sealed to it.
+        """
+        async with self._derivation:
+            answer = await self._ask(job)
+        match answer.answer:
+            case "derived":
+                return answer.public
+            case "weak":
+                raise RefusalError(
+                    Reason.WEAK_PASSWORD,
+                    f"the password is refused: {answer.message}",
+                    answer.next_step,
+                )
+            case _:
+                raise _expired()
+
+    async def open(self, header: bytes, sealed: bytes, tag: bytes) -> KeyMemory:
+        """Return the root key of a sealed copy, which is the caller's to wipe.
+
+        Raises:
+            RefusalError: PLANTED when the copy is not authentic, DAMAGED when it is and does not open.
+        """
+        answer = await self._ask(Open(header=header, sealed=sealed, tag_bytes=tag))
+        match answer.answer:
+            case "opened":
+                return _taken(self._root)
+            case "not-authentic":
+                raise RefusalError(
+                    Reason.PLANTED,
+                    "the sealed root key in the slot is not authentic: it was changed, or planted",
+                    "restore from another copy: spike restore --backup FILE",
+                )
+            case _:
+                raise RefusalError(
+                    Reason.DAMAGED,
+                    "the sealed root key in the slot does not open",
+                    "restore from another copy: spike restore --backup FILE",
+                )
+
+    def take_auth(self) -> KeyMemory:
+        """Return the slot's backup-auth key as the child left it."""
+        return _taken(self._auth)
+
+    async def _ask(self, job: Job) -> Answer:
+        try:
+            self._writer.write(msgspec.json.encode(job) + b"\n")
+            await self._writer.drain()
+            return await _read_answer(self._reader)
+        except (OSError, asyncio.IncompleteReadError) as error:
+            raise _expired() from error
+
+    async def close(self) -> None:
+        """End the child and wipe the shared pages. Idempotent."""
+        self._writer.close()
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self._process.wait()
+        self._auth.wipe()
+        self._root.wipe()
+
+
+class PasswordDesk:
+    """Hands out sessions and takes them back by their id."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[PasswordSession, asyncio.TimerHandle]] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._derivation = asyncio.Lock()
+
+    async def begin(self, actor: str) -> PasswordSession:
+        """Start a child for `actor` (a SPIFFE ID), who alone can go on with it. An earlier one of the same actor ends.
+
+        Raises:
+            RefusalError: BUSY when too many wait.
+        """
+        for earlier in [s.id for s, _ in self._waiting.values() if s.actor == actor]:
+            self._expire(earlier)
+        if len(self._waiting) >= SESSION_LIMIT:
+            raise RefusalError(
+                Reason.BUSY, "too many passwords are awaited", "try again in two minutes"
+            )
+        session = await _start(secrets.token_hex(16), actor, self._derivation)
+        timer = asyncio.get_running_loop().call_later(LIFE_S, self._expire, session.id)
+        self._waiting[session.id] = (session, timer)
+        return session
+
+    def take(self, session_id: str, actor: str) -> PasswordSession:
+        """Return the session, which is the caller's to close.
+
+        Raises:
+            RefusalError: EXPIRED when there is none of that id and actor.
+        """
+        held = self._waiting.get(session_id)
+        if held is None or held[0].actor != actor:
+            raise _expired()
+        del self._waiting[session_id]
+        held[1].cancel()
+        return held[0]
+
+    async def close(self) -> None:
+        """End every child that waits."""
+        for session_id in list(self._waiting):
+            self._expire(session_id)
+        await asyncio.gather(*self._closing)
+
+    def _expire(self, session_id: str) -> None:
+        held = self._waiting.pop(session_id, None)
+        if held is not None:
+            held[1].cancel()
+            task = asyncio.ensure_future(held[0].close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+async def _start(session_id: str, actor: str, derivation: asyncio.Lock) -> PasswordSession:
+    auth = KeyMemory.allocate_shareable(KEY_SIZE_BYTES)
+    root = KeyMemory.allocate_shareable(KEY_SIZE_BYTES)
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            descriptors = (theirs.fileno(), auth.descriptor(), root.descriptor())
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-m",
+                "spike.nexus.password_child",
+                *map(str, descriptors),
+                pass_fds=descriptors,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                env={},
+            )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT_BYTES)
+    except BaseException:
+        ours.close()
+        auth.wipe()
+        root.wipe()
+        raise
+    session = PasswordSession(
+        session_id, actor, b"", process, reader, writer, auth, root, derivation
+    )
+    try:
+        session.public = (await _read_answer(reader)).public
+    except BaseException:
+        await session.close()
+        raise
+    return session
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> Answer:
+    line = await reader.readuntil(b"\n")
+    return msgspec.json.decode(line, type=Answer)
+
+
+def _taken(shared: KeyMemory) -> KeyMemory:
+    """Move a key from a shared page into memory of our own."""
+    own = KeyMemory.allocate(shared.size_bytes)
+    with shared.view() as source, own.view() as target:
+        target[:] = source
+        source[:] = bytes(len(source))
+    return own
+
+
+def _expired() -> RefusalError:
+    return RefusalError(
+        Reason.EXPIRED, "the password was sealed to a key that is no longer there", "run it again"
+    )

@@ -1,0 +1,115 @@
+"""A backup place: a directory that holds the newest key backup and the newest anchor of a store.
+
+A file is written whole beside the one it replaces, synced, read back and compared, and only then takes its name. So a
+place never holds less than it held, whatever happens in between. It can be lost or tampered with like any storage:
+what is read from it is confirmed by the root key before it is believed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from spike.error import SettingError, StoreUnavailableError
+from spike.lifecycle import anchor, backup
+
+_BACKUP: Final = "key-backup"
+_ANCHOR: Final = "anchor"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One directory. Calls block for as long as the disk takes; run them off the event loop."""
+
+    directory: Path
+
+    def prepare(self) -> None:
+        """Make the directory (0700) or check it.
+
+        Raises:
+            SettingError: it is no directory of ours that others cannot enter.
+        """
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.directory.stat()
+        except OSError as error:
+            raise SettingError(
+                f"the backup place {self.directory} cannot be used: {error.strerror}",
+                "name another directory in SPIKE_NEXUS_BACKUP_DIR",
+            ) from error
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise SettingError(
+                f"others can enter the backup place {self.directory}",
+                f"chown it to this user and run: chmod 700 {self.directory}",
+            )
+
+    def write_backup(self, store_id: str, raw: bytes) -> None:
+        """Replace the key backup of a store.
+
+        Raises:
+            StoreUnavailableError: it could not be written and read back; the old one is still there.
+        """
+        self._write(self._path(store_id, _BACKUP), raw)
+
+    def write_anchor(self, store_id: str, raw: bytes) -> None:
+        """Replace the anchor of a store.
+
+        Raises:
+            StoreUnavailableError: it could not be written and read back; the old one is still there.
+        """
+        self._write(self._path(store_id, _ANCHOR), raw)
+
+    def read_backup(self, store_id: str) -> bytes | None:
+        """Return the key backup of a store, or None when there is none that can be read."""
+        return _read(self._path(store_id, _BACKUP), backup.LIMIT_BYTES)
+
+    def read_anchor(self, store_id: str) -> bytes | None:
+        """Return the anchor of a store, or None when there is none that can be read."""
+        return _read(self._path(store_id, _ANCHOR), anchor.LIMIT_BYTES)
+
+    def backup_path(self, store_id: str) -> Path:
+        """Return where the key backup of a store lies."""
+        return self._path(store_id, _BACKUP)
+
+    def _path(self, store_id: str, what: str) -> Path:
+        return self.directory / f"spike-{store_id}.{what}"
+
+    def _write(self, path: Path, raw: bytes) -> None:
+        beside = path.with_name(path.name + ".new")
+        try:
+            beside.unlink(missing_ok=True)
+            descriptor = os.open(
+                beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600
+            )
+            with open(descriptor, "wb") as file:  # noqa: PTH123  (a descriptor, not a path)
+                file.write(raw)
+                file.flush()
+                os.fsync(file.fileno())
+            if beside.read_bytes() != raw:
+                raise StoreUnavailableError(
+                    f"the backup place {self.directory} does not keep what is written"
+                )
+            beside.replace(path)
+            _sync_directory(self.directory)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the backup place {self.directory} cannot be written: {error.strerror}"
+            ) from error
+
+
+def _read(path: Path, limit_bytes: int) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit_bytes + 1)
+    except OSError:
+        return None
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,193 @@
+"""The policies of an open vault, and the access list that says which of them count.
+
+Policy and access list are written by one `apply`, so that neither is ever without the other. What counts is held in
+memory, compiled, until a policy changes; a store that shows another access list than the one in memory is not believed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from spike.error import NotFoundError, OpenError, StoreConflictError, StoreCorruptError
+from spike.nexus.sealed import SealedStore
+from spike.policy.access_list import (
+    EMPTY,
+    AccessList,
+    Right,
+    RightKind,
+    add,
+    confirm,
+    decode_access_list_untrusted,
+    encode_access_list,
+    remove,
+)
+from spike.policy.compiled import CompiledPolicies
+from spike.policy.encoding import decode_policy_untrusted, encode_policy
+from spike.policy.rule import Policy
+from spike.storage.protocol import (
+    ACCESS_LIST,
+    MUST_NOT_EXIST,
+    POLICY,
+    Change,
+    Delete,
+    Expected,
+    Put,
+    RecordId,
+    Revision,
+)
+
+ACCESS_LIST_ID: Final = RecordId(ACCESS_LIST, "current")
+_log = logging.getLogger("spike.nexus.policy_book")
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What holds now: the list as stored, and what follows from it. Swapped whole."""
+
+    listed: AccessList
+    revision: Revision
+    policies: Mapping[str, Policy]
+    compiled: CompiledPolicies
+
+
+class PolicyBook:
+    """The policies seen through one key ring."""
+
+    def __init__(self, sealed: SealedStore, standing: _Standing) -> None:
+        self._sealed = sealed
+        self._standing = standing
+        self._lock = asyncio.Lock()
+
+    @staticmethod
+    def birth(sealed: SealedStore) -> Put:
+        """Return the change that gives a new store its empty access list."""
+        return sealed.put(ACCESS_LIST_ID, encode_access_list(EMPTY), MUST_NOT_EXIST)
+
+    @classmethod
+    async def load(cls, sealed: SealedStore) -> PolicyBook:
+        """Read the access list and the policies it confirms.
+
+        A policy that is not listed, or differs, does not count and is reported: it was not written by Nexus.
+
+        Raises:
+            OpenError, FormatError: the access list or a policy is not what was written.
+        """
+        record = await sealed.read(ACCESS_LIST_ID)
+        if record is None:
+            raise OpenError("the access list is missing")
+        listed = decode_access_list_untrusted(record.plaintext)
+        stored = {held.id.key: plaintext async for held, plaintext in sealed.scan(POLICY)}
+        confirmed = confirm(listed, RightKind.POLICY, stored)
+        for names, what in (
+            (confirmed.unlisted, "is not in the access list"),
+            (confirmed.differing, "differs from the access list"),
+            (confirmed.missing, "is in the access list and missing from the store"),
+        ):
+            for name in names:
+                _log.error("policy %r %s; it does not count", name, what)
+        policies = {
+            name: decode_policy_untrusted(plaintext)
+            for name, plaintext in confirmed.counting.items()
+        }
+        return cls(sealed, _standing(listed, record.revision, policies))
+
+    def through(self, sealed: SealedStore) -> PolicyBook:
+        """Return the same policies, to be written through another key ring from now on."""
+        return PolicyBook(sealed, self._standing)
+
+    @property
+    def access_generation(self) -> int:
+        """The generation of the access list in force."""
+        return self._standing.listed.generation
+
+    @property
+    def compiled(self) -> CompiledPolicies:
+        """The policies in force, ready to decide."""
+        return self._standing.compiled
+
+    def get(self, name: str) -> Policy:
+        """Return a policy.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        policy = self._standing.policies.get(name)
+        if policy is None:
+            raise NotFoundError("there is no policy of this name")
+        return policy
+
+    def all(self) -> tuple[Policy, ...]:
+        """Return every policy, by name."""
+        return tuple(policy for _, policy in sorted(self._standing.policies.items()))
+
+    def find(self, name: str) -> Policy | None:
+        """Return a policy, or None."""
+        return self._standing.policies.get(name)
+
+    async def put(self, policy: Policy) -> None:
+        """Write a policy, in the place of one of the same name.
+
+        Raises:
+            InputError: all policies together are too large to compile.
+            StoreCorruptError: the store's access list is not the one in memory.
+        """
+        async with self._lock:
+            now = self._standing
+            encoded = encode_policy(policy)
+            listed = add(now.listed, Right(RightKind.POLICY, policy.name), encoded)
+            following = {**now.policies, policy.name: policy}
+            compiled = CompiledPolicies(following.values())
+            record_id = RecordId(POLICY, policy.name)
+            row = self._sealed.put(record_id, encoded, await self._expected(record_id))
+            await self._write(row, listed, following, compiled)
+
+    async def delete(self, name: str) -> None:
+        """Delete a policy.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            StoreCorruptError: the store's access list is not the one in memory.
+        """
+        async with self._lock:
+            now = self._standing
+            self.get(name)
+            listed = remove(now.listed, Right(RightKind.POLICY, name))
+            following = {key: policy for key, policy in now.policies.items() if key != name}
+            record_id = RecordId(POLICY, name)
+            revision = await self._sealed.head(record_id)
+            row = None if revision is None else Delete(record_id, revision)
+            await self._write(row, listed, following, CompiledPolicies(following.values()))
+
+    async def _expected(self, record_id: RecordId) -> Expected:
+        revision = await self._sealed.head(record_id)
+        return MUST_NOT_EXIST if revision is None else revision
+
+    async def _write(
+        self,
+        row: Change | None,
+        listed: AccessList,
+        following: Mapping[str, Policy],
+        compiled: CompiledPolicies,
+    ) -> None:
+        """Write row and list together, then swap what is in memory. The commit line of every right."""
+        swap = self._sealed.put(ACCESS_LIST_ID, encode_access_list(listed), self._standing.revision)
+        # The list first: where an engine writes one by one, a list without its row only takes a right away.
+        changes = (swap,) if row is None else (swap, row)
+        try:
+            revisions = await self._sealed.apply(changes)
+        except StoreConflictError as error:
+            raise StoreCorruptError(
+                "the access list in the store is not the one in memory: somebody else wrote it"
+            ) from error
+        self._standing = _Standing(listed, revisions[0], following, compiled)
+
+
+def _standing(listed: AccessList, revision: Revision, policies: Mapping[str, Policy]) -> _Standing:
+    compiled = CompiledPolicies(policies.values())
+    for name in compiled.left_out:
+        _log.error("policy %r has a pattern that cannot be compiled; it does not count", name)
+    return _Standing(listed, revision, policies, compiled)

@@ -1,0 +1,117 @@
+"""Sealed records: what the store holds is opened and what goes to it is sealed here, and nowhere else.
+
+Every write names the keyring epoch it was sealed under, so a write that was overtaken by a change of keys is refused by
+the store itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from spike.crypto.record import RecordContext, generation_of_untrusted, open_untrusted, seal
+from spike.lifecycle.ring import KeyRing
+from spike.storage.protocol import (
+    PAGE_LIMIT,
+    Change,
+    Expected,
+    Kind,
+    Put,
+    Record,
+    RecordId,
+    Revision,
+    Store,
+)
+
+_FIELD: Final = "value"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedRecord:
+    """The plain text of a record, and the revision it was read at."""
+
+    plaintext: bytes
+    revision: Revision
+
+    def __repr__(self) -> str:
+        return f"OpenedRecord(revision={self.revision})"
+
+
+class SealedStore:
+    """A store seen through one key ring."""
+
+    def __init__(self, store: Store, ring: KeyRing) -> None:
+        self._store = store
+        self._ring = ring
+        self._store_id = bytes.fromhex(ring.document.store_id)
+        self._epoch = ring.document.epoch
+
+    async def read(self, record_id: RecordId) -> OpenedRecord | None:
+        """Return a record opened, or None when there is none.
+
+        Raises:
+            OpenError, FormatError: what is stored there is not this record.
+        """
+        record = await self._store.get(record_id)
+        return None if record is None else OpenedRecord(self.open(record), record.revision)
+
+    async def head(self, record_id: RecordId) -> Revision | None:
+        """Return the revision of a record without opening it, or None when there is none."""
+        record = await self._store.get(record_id)
+        return None if record is None else record.revision
+
+    def open(self, record: Record) -> bytes:
+        """Return the plain text of a record.
+
+        Raises:
+            OpenError, FormatError: what is stored there is not this record.
+        """
+        key = self._ring.record(generation_of_untrusted(record.blob))
+        return open_untrusted(key, self._context(record.id), record.blob)
+
+    def put(self, record_id: RecordId, plaintext: bytes, expected: Expected) -> Put:
+        """Return the change that stores `plaintext` under the active record key."""
+        active = self._ring.active_record
+        blob = seal(active.key, active.generation, self._context(record_id), plaintext)
+        return Put(record_id, blob, active.generation, expected)
+
+    async def apply(self, changes: Sequence[Change]) -> tuple[Revision, ...]:
+        """Make all changes or none, if the keyring is still the one they were sealed under."""
+        return await self._store.apply(changes, fence=self._epoch)
+
+    async def scan(self, kind: Kind) -> AsyncIterator[tuple[Record, bytes]]:
+        """Give every record of a kind, opened, in key order.
+
+        Raises:
+            OpenError, FormatError: one of them is not what it is stored as.
+        """
+        after = None
+        while True:
+            page = await self._store.scan(kind, "", after, PAGE_LIMIT)
+            for record in page.items:
+                yield record, self.open(record)
+            after = page.after
+            if after is None:
+                return
+
+    async def samples(self) -> AsyncIterator[Record]:
+        """Give one record of each sealed kind the store holds, unopened."""
+        kinds = {kind for kind, _ in await self._store.census()}
+        for kind in sorted(kinds - _UNSEALED):
+            page = await self._store.scan(kind, "", None, 1)
+            for record in page.items:
+                yield record
+
+    def _context(self, record_id: RecordId) -> RecordContext:
+        return RecordContext(
+            store_id=self._store_id,
+            kind=record_id.kind,
+            key=record_id.key,
+            version=record_id.version,
+            field=_FIELD,
+        )
+
+
+# The keyring is a document of its own: authenticated, its keys wrapped.
+_UNSEALED: Final = frozenset({Kind("keyring")})

@@ -1,0 +1,126 @@
+"""Nexus as a whole: everything it is made of is made here, in order, and taken down in the reverse order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Coroutine
+
+from spike.crypto import known_answer
+from spike.error import SettingError
+from spike.memory.process import Measure, harden
+from spike.nexus.birth_flow import bear_volatile
+from spike.nexus.dispatch import Dispatcher
+from spike.nexus.key_call import KeyCalls
+from spike.nexus.password_desk import PasswordDesk
+from spike.nexus.place import Place
+from spike.nexus.policy_call import PolicyCalls
+from spike.nexus.restore_flow import RestoreDesk
+from spike.nexus.secret_call import SECRET_HANDLERS
+from spike.nexus.setting import NexusSetting
+from spike.nexus.vault import Vault
+from spike.nexus.watch import MemoryWatch
+from spike.policy.role import Role, RoleMap
+from spike.server.server import Server
+from spike.spiffe.id import SpiffeId
+from spike.spiffe.tls import server_context
+from spike.spiffe.workload_source import X509Source
+from spike.storage.protocol import Store
+from spike.storage.registry import open_store
+from spike.wire.go_time import UnixNs
+
+_log = logging.getLogger("spike.nexus.service")
+
+
+def utc_now() -> UnixNs:
+    """Return the present moment."""
+    return UnixNs(time.time_ns())
+
+
+async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event) -> None:
+    """Run Nexus until `stop` is set; `ready` is set once it listens.
+
+    Raises:
+        SettingError, WorkloadApiError, NewerFormatError, KnownAnswerError, StoreError: it cannot start.
+    """
+    measures = harden()
+    _require_measures(measures, setting)
+    known_answer.run()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await open_store(setting.engine, setting.data_directory)
+        stack.push_async_callback(store.close)
+        vault = await _vault(setting, store)
+        stack.push_async_callback(vault.close)
+        source = await X509Source.open(setting.endpoint or None, setting.source_timeout_s)
+        stack.push_async_callback(source.close)
+        _require_role(source.material.svid.id, setting.roles)
+        desk = PasswordDesk()
+        stack.push_async_callback(desk.close)
+        restores = RestoreDesk(vault)
+        stack.callback(restores.forget)
+        watch = MemoryWatch(vault)
+        await stack.enter_async_context(_running(watch.run()))
+        handlers = {
+            **SECRET_HANDLERS,
+            **PolicyCalls(vault).handlers(),
+            **KeyCalls(vault, desk, restores, watch).handlers(),
+        }
+        dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes)
+        server = Server(
+            dispatcher.handle,
+            server_context(source),
+            setting.host,
+            setting.port,
+            trust=source.still_trusts,
+        )
+        await server.start()
+        stack.push_async_callback(server.drain, setting.drain_s)
+        _log.warning(
+            "listening on port %d as %s, %s",
+            server.port,
+            source.material.svid.id,
+            await vault.phase(),
+        )
+        ready.set()
+        await stop.wait()
+
+
+async def _vault(setting: NexusSetting, store: Store) -> Vault:
+    health = await store.health()
+    places = tuple(Place(path) for path in setting.backup_directories) if health.durable else ()
+    for place in places:
+        place.prepare()
+    vault = Vault(store, places, utc_now, setting.max_versions)
+    if not health.durable:
+        await bear_volatile(vault)
+    return vault
+
+
+def _require_role(own: SpiffeId, roles: RoleMap) -> None:
+    if Role.NEXUS not in roles.roles_of(own):
+        raise SettingError(
+            f"this process is {own}, which is not a Nexus",
+            "give it the identity spiffe://<trust root>/spike/nexus, or set SPIKE_TRUST_ROOT_NEXUS",
+        )
+
+
+def _require_measures(measures: tuple[Measure, ...], setting: NexusSetting) -> None:
+    missing = [f"{m.name} ({m.detail})" for m in measures if not m.applied]
+    if missing and setting.strict_memory:
+        raise SettingError(
+            f"memory protection is incomplete: {'; '.join(missing)}",
+            "raise the limits of this process (see docs/guide/limit.md), or unset SPIKE_MEMORY_STRICT",
+        )
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,251 @@
+"""The vault: which state the root key is in, in this process, and everything that exists only while it is there.
+
+    uninitialized ──init──► open ──(the process ends)──► locked ──restore──► open
+
+`Opened` is immutable and swapped whole: a request works with the one it began with. What changes it goes through
+`replace_keyring`, the one commit line of every change of keys in Nexus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from spike.error import NotReadyError, StoreError, StoreUnavailableError
+from spike.lifecycle import anchor, backup, history, keyring
+from spike.lifecycle.keyring import Keyring
+from spike.lifecycle.ring import KeyRing
+from spike.nexus.place import Place
+from spike.nexus.policy_book import PolicyBook
+from spike.nexus.sealed import SealedStore
+from spike.nexus.secret_book import Clock, SecretBook
+from spike.storage.protocol import (
+    HISTORY,
+    KEYRING,
+    MUST_NOT_EXIST,
+    Change,
+    Expected,
+    Put,
+    RecordId,
+    Revision,
+    SetFence,
+    Store,
+)
+from spike.wire.go_time import UnixNs, go_time
+
+KEYRING_ID: Final = RecordId(KEYRING, "current")
+_NS_PER_S: Final = 1_000_000_000
+_log = logging.getLogger("spike.nexus.vault")
+
+
+class Phase(StrEnum):
+    """What the vault can do."""
+
+    UNINITIALIZED = "uninitialized"
+    LOCKED = "locked"
+    OPEN = "open"
+
+
+class Stop(StrEnum):
+    """Why nothing is written."""
+
+    WRONG_KEY = "a key in memory is not what it was"
+    NO_PLACE = "no backup place could be written"
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceState:
+    """What is known of one backup place: `fault` is empty when it holds the present backup and anchor."""
+
+    place: Place
+    fault: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """All that exists only while the root key is in memory."""
+
+    ring: KeyRing
+    keyring_revision: Revision
+    keyring_raw: bytes
+    sealed: SealedStore
+    secrets: SecretBook
+    policies: PolicyBook
+
+    @property
+    def document(self) -> Keyring:
+        """The keyring in force."""
+        return self.ring.document
+
+    def anchor_raw(self) -> bytes:
+        """Return the anchor of this moment, authenticated."""
+        statement = anchor.anchor_of(self.document, self.policies.access_generation)
+        return anchor.encode(statement, self.ring.root)
+
+
+class Vault:
+    """Holds the store, the backup places and, while it is open, the keys."""
+
+    def __init__(
+        self, store: Store, places: Sequence[Place], clock: Clock, max_versions: int
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.lock = asyncio.Lock()
+        """Held by init and restore: one of them at a time."""
+        self._max_versions = max_versions
+        self._places = tuple(PlaceState(place, "not written yet") for place in places)
+        self._opened: Opened | None = None
+        self._stops: set[Stop] = set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the root key is there."""
+        return self._opened is not None
+
+    @property
+    def opened(self) -> Opened:
+        """What exists while the root key is there.
+
+        Raises:
+            NotReadyError: it is not.
+        """
+        if self._opened is None:
+            raise NotReadyError("there is no root key in memory", "restore it: spike restore")
+        return self._opened
+
+    @property
+    def places(self) -> tuple[PlaceState, ...]:
+        """The backup places and how they are."""
+        return self._places
+
+    @property
+    def stops(self) -> frozenset[Stop]:
+        """Why nothing is written; empty when writes are served."""
+        return frozenset(self._stops)
+
+    def require_writable(self) -> Opened:
+        """Return what is open if it may be written to.
+
+        Raises:
+            NotReadyError: there is no root key, or writes have been stopped.
+        """
+        if self._stops:
+            raise NotReadyError(f"writes are stopped: {', '.join(sorted(self._stops))}")
+        return self.opened
+
+    def stop_writes(self, reason: Stop) -> None:
+        """Refuse every write from now on; reads go on."""
+        if reason not in self._stops:
+            _log.critical("writes are stopped: %s", reason)
+            self._stops.add(reason)
+
+    async def phase(self) -> Phase:
+        """Return the vault's phase."""
+        if self.is_open:
+            return Phase.OPEN
+        record = await self.store.get(KEYRING_ID)
+        return Phase.UNINITIALIZED if record is None else Phase.LOCKED
+
+    def moment(self) -> str:
+        """Return the present moment as documents write it: RFC 3339, UTC, whole seconds."""
+        now = self.clock()
+        return str(go_time(UnixNs(now - now % _NS_PER_S)))
+
+    async def replace_keyring(
+        self, ring: KeyRing, expected: Expected, beside: Sequence[Change] = ()
+    ) -> tuple[Revision, bytes]:
+        """Write the ring's document in the place of the revision expected, and read it back. THE COMMIT LINE.
+
+        `beside` are changes that become true in the same moment. Nothing in memory changes here.
+
+        Raises:
+            StoreConflictError: the store's keyring is another one than expected; nothing was written.
+            StoreUnavailableError: it could not be read back as written.
+        """
+        raw = keyring.encode(ring.document, ring.root)
+        put = Put(KEYRING_ID, raw, ring.document.active_root.number, expected)
+        revisions = await self.store.apply(
+            (*beside, put, SetFence(ring.document.epoch)), fence=None
+        )
+        stored = await self.store.get(KEYRING_ID)
+        if stored is None or stored.blob != raw:
+            raise StoreUnavailableError(
+                "the store does not hold the keyring that was written to it"
+            )
+        return revisions[len(beside)], raw
+
+    async def open_with(
+        self, ring: KeyRing, revision: Revision, raw: bytes, policies: PolicyBook
+    ) -> Opened:
+        """Swap in what a committed keyring makes possible, note its events, renew the backup places."""
+        sealed = SealedStore(self.store, ring)
+        secrets = SecretBook(sealed, self.clock, self._max_versions)
+        opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
+        self._opened = await self._drained(opened)
+        await self.renew_places()
+        return self.opened
+
+    async def _drained(self, opened: Opened) -> Opened:
+        drained = history.drain(opened.document, self.moment())
+        if drained is None:
+            return opened
+        ring = opened.ring.replaced(drained.keyring)
+        for key, entry in drained.entries:
+            record_id = RecordId(HISTORY, key)
+            if await opened.sealed.read(record_id) is None:
+                await opened.sealed.apply((opened.sealed.put(record_id, entry, MUST_NOT_EXIST),))
+        revision, raw = await self.replace_keyring(ring, opened.keyring_revision)
+        return replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
+
+    async def renew_places(self) -> None:
+        """Give every backup place the present key backup and anchor. A place that fails is reported, not fatal.
+
+        While no place holds the present epoch's anchor an old copy of the store could not be told from the present
+        one, so writes are stopped until one does.
+        """
+        opened, written_at = self.opened, self.moment()
+        anchor_raw = opened.anchor_raw()
+        backup_raw = backup.encode(
+            opened.keyring_raw, anchor_raw, written_at, opened.document, opened.ring.root
+        )
+        self._places = tuple(
+            [
+                await _renewed(s.place, opened.document.store_id, backup_raw, anchor_raw)
+                for s in self._places
+            ]
+        )
+        if self._places and all(state.fault for state in self._places):
+            self.stop_writes(Stop.NO_PLACE)
+        else:
+            self._stops.discard(Stop.NO_PLACE)
+
+    async def renew_anchor(self) -> None:
+        """Give every backup place the present anchor, after the access list has changed."""
+        opened = self.opened
+        raw = opened.anchor_raw()
+        for state in self._places:
+            try:
+                await asyncio.to_thread(state.place.write_anchor, opened.document.store_id, raw)
+            except StoreError as error:
+                _log.error("the anchor was not renewed: %s", error.message)
+
+    async def close(self) -> None:
+        """Wipe every key. The store is closed by who opened it."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.ring.wipe()
+
+
+async def _renewed(place: Place, store_id: str, backup_raw: bytes, anchor_raw: bytes) -> PlaceState:
+    try:
+        await asyncio.to_thread(place.write_backup, store_id, backup_raw)
+        await asyncio.to_thread(place.write_anchor, store_id, anchor_raw)
+    except StoreError as error:
+        _log.error("a backup place failed: %s", error.message)
+        return PlaceState(place, error.message)
+    return PlaceState(place, "")

@@ -1,0 +1,156 @@
+"""A whole Nexus in one process: real store, real TLS, real rules. It starts from a derived key, or from nothing.
+
+async with running(tmp_path) as nexus:
+    status, body = await nexus.call(SUPERUSER, "/v1/store/secrets", {"path": "a", "values": {"k": "v"}})
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lifecycle_kit
+from spiffe_kit import Ca, material
+from spike.nexus.dispatch import Dispatcher
+from spike.nexus.key_call import KeyCalls
+from spike.nexus.password_desk import PasswordDesk
+from spike.nexus.place import Place
+from spike.nexus.policy_book import PolicyBook
+from spike.nexus.policy_call import PolicyCalls
+from spike.nexus.restore_flow import RestoreDesk
+from spike.nexus.sealed import SealedStore
+from spike.nexus.secret_call import SECRET_HANDLERS
+from spike.nexus.vault import Vault
+from spike.nexus.watch import MemoryWatch
+from spike.policy.role import RoleMap
+from spike.server.limit import Limits
+from spike.server.server import Server
+from spike.spiffe.peer import any_peer
+from spike.spiffe.source import HeldSource
+from spike.spiffe.tls import client_context, server_context
+from spike.storage.protocol import MUST_NOT_EXIST, Store
+from spike.storage.registry import open_store
+from spike.wire.go_time import UnixNs
+
+NEXUS = "spiffe://spike.ist/spike/nexus"
+SUPERUSER = "spiffe://spike.ist/spike/pilot/role/superuser"
+RESTORE = "spiffe://spike.ist/spike/pilot/role/restore"
+RECOVER = "spiffe://spike.ist/spike/pilot/role/recover"
+KEEPER = "spiffe://spike.ist/spike/keeper/one"
+BOOTSTRAP = "spiffe://spike.ist/spike/bootstrap"
+LITE = "spiffe://spike.ist/spike/workload/role/lite/one"
+WORKLOAD = "spiffe://spike.ist/workload/web"
+
+Answer = tuple[int, Any]
+
+
+class RunningNexus:
+    """One Nexus on loopback, and a way to call it as anybody."""
+
+    def __init__(self, ca: Ca, server: Server, vault: Vault, desk: PasswordDesk) -> None:
+        self.ca = ca
+        self.server = server
+        self.vault = vault
+        self.desk = desk
+        self._contexts: dict[str, ssl.SSLContext] = {}
+
+    @property
+    def store(self) -> Store:
+        return self.vault.store
+
+    def context_of(self, spiffe_id: str) -> ssl.SSLContext:
+        """Return a client context with an SVID of this ID."""
+        if spiffe_id not in self._contexts:
+            held = HeldSource(material(self.ca.svid(spiffe_id), self.ca))
+            self._contexts[spiffe_id] = client_context(held, any_peer)
+        return self._contexts[spiffe_id]
+
+    async def call(
+        self, spiffe_id: str, target: str, message: object = None, *, raw: bytes | None = None
+    ) -> Answer:
+        """POST a message (or raw bytes) over a connection of its own; return status and parsed body."""
+        body = raw if raw is not None else json.dumps({} if message is None else message).encode()
+        return await self.request(spiffe_id, "POST", target, body)
+
+    async def request(self, spiffe_id: str, method: str, target: str, body: bytes) -> Answer:
+        """Send any method."""
+        return await asyncio.to_thread(self._request, spiffe_id, method, target, body)
+
+    def _request(self, spiffe_id: str, method: str, target: str, body: bytes) -> Answer:
+        connection = http.client.HTTPSConnection(
+            "127.0.0.1", self.server.port, context=self.context_of(spiffe_id), timeout=30
+        )
+        with contextlib.closing(connection):
+            connection.request(method, target, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+
+@contextlib.asynccontextmanager
+async def running(
+    directory: Path | None = None,
+    *,
+    store: Store | None = None,
+    place: Path | None = None,
+    ca: Ca | None = None,
+    environment: Mapping[str, str] | None = None,
+    born: bool = True,
+    limits: Limits | None = None,
+) -> AsyncIterator[RunningNexus]:
+    """Run a Nexus. `born`: with a root key from a derived slot key; else as it finds the store.
+
+    Without `directory` and `store` it is on the memory engine.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if store is None:
+            store = await open_store(
+                "memory" if directory is None else "sqlite", directory or Path()
+            )
+            stack.push_async_callback(store.close)
+        places = () if place is None else (Place(place),)
+        for each in places:
+            each.prepare()
+        vault = Vault(store, places, lambda: UnixNs(time.time_ns()), 10)
+        stack.push_async_callback(vault.close)
+        if born:
+            await give_birth(vault)
+        desk, restores = PasswordDesk(), RestoreDesk(vault)
+        stack.push_async_callback(desk.close)
+        stack.callback(restores.forget)
+        handlers = {
+            **SECRET_HANDLERS,
+            **PolicyCalls(vault).handlers(),
+            **KeyCalls(vault, desk, restores, MemoryWatch(vault)).handlers(),
+        }
+        dispatcher = Dispatcher(vault, handlers, RoleMap.from_settings(environment or {}), 1 << 20)
+        ca = ca or Ca("spike.ist")
+        source = HeldSource(material(ca.svid(NEXUS), ca))
+        server = Server(
+            dispatcher.handle,
+            server_context(source),
+            "127.0.0.1",
+            0,
+            trust=source.still_trusts,
+            limits=limits,
+        )
+        await server.start()
+        stack.push_async_callback(server.drain, 5.0)
+        yield RunningNexus(ca, server, vault, desk)
+
+
+async def give_birth(vault: Vault) -> lifecycle_kit.Born:
+    """Initialize a vault from a derived key instead of a password."""
+    born = lifecycle_kit.born()
+    sealed = SealedStore(vault.store, born.ring)
+    revision, raw = await vault.replace_keyring(
+        born.ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
+    )
+    await vault.open_with(born.ring, revision, raw, await PolicyBook.load(sealed))
+    return born
