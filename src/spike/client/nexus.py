@@ -9,10 +9,10 @@ from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
 from spike.client.answer import result_of
-from spike.client.identity import ThreadedSource
 from spike.client.password import seal_password
 from spike.client.pool import Pool, Reply
 from spike.client.setting import ClientSetting
+from spike.spiffe.background_source import BackgroundSource
 from spike.spiffe.source import HeldSource
 from spike.spiffe.workload_source import fetch_material
 from spike.wire import call as calls
@@ -113,7 +113,7 @@ class NexusClient:
             WorkloadApiError: no identity within SPIKE_SPIFFE_SOURCE_TIMEOUT.
         """
         setting = ClientSetting.from_environment(environment)
-        source = ThreadedSource(setting.socket, setting.source_timeout_s)
+        source = BackgroundSource.open(setting.socket, setting.source_timeout_s)
         try:
             return cls(Pool(setting.address, source, setting.is_nexus), source)
         except BaseException:

@@ -1,0 +1,460 @@
+"""What a test of Pilot needs around it: a Workload API for each role and a small Nexus, both real servers.
+
+    with site() as made:
+        run = made.spike("superuser", "secret", "list")
+        assert run.exit == 0
+
+The Workload API is gRPC on a Unix socket, the Nexus is HTTPS over SPIFFE mutual TLS and speaks the wire
+contract; `spike` runs as a process of its own. The small Nexus keeps its secrets in a dict and has
+no root key: it is there to show what Pilot sends and does with each answer, not what Nexus decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpclib.server
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from spiffe_kit import Ca, material, response
+from spike.client.password import PASSWORD_INFO
+from spike.crypto.slot import OneTimeKey
+from spike.error import InputError, NotFoundError, NotReadyError, SpikeError
+from spike.lifecycle import anchor
+from spike.lifecycle.anchor import Anchor
+from spike.lifecycle.password import TooWeak, verdict
+from spike.lifecycle.refusal import Reason, RefusalError
+from spike.memory.key_memory import KeyMemory
+from spike.policy.role import Role, RoleMap
+from spike.server import Request, Response, Server
+from spike.spiffe.source import HeldSource
+from spike.spiffe.tls import server_context
+from spike.spiffe.workload.workload_grpc import SpiffeWorkloadAPIBase
+from spike.wire import call as calls
+from spike.wire import own, policy, secret, validate
+from spike.wire.code import ErrorCode, code_of
+from spike.wire.go_json import decode_untrusted, encode
+from spike.wire.message import Empty, ErrorAnswer, GoTime, Message
+
+R = TypeVar("R")
+MOMENT = GoTime("2026-11-23T12:00:00Z")
+NEXUS_ID = "spiffe://spike.ist/spike/nexus"
+ROLES = {
+    "superuser": "spiffe://spike.ist/spike/pilot/role/superuser",
+    "restore": "spiffe://spike.ist/spike/pilot/role/restore",
+    "workload": "spiffe://spike.ist/workload/web",
+}
+PATIENCE_S = 60.0
+
+
+class LoopThread:
+    """An event loop on a thread of its own, for servers beside a test that blocks."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, R]) -> R:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(PATIENCE_S)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(PATIENCE_S)
+        self.loop.close()
+
+
+class WorkloadApi(SpiffeWorkloadAPIBase):  # type: ignore[misc]  # generated code, seen as Any
+    """Gives whoever asks the one identity it has, or none."""
+
+    def __init__(self, path: Path, spiffe_id: str, ca: Ca) -> None:
+        self.endpoint = f"unix://{path}"
+        self.ca = ca
+        self.denies = False
+        self._path = path
+        self._id = spiffe_id
+        self._server: grpclib.server.Server | None = None
+
+    async def start(self) -> None:
+        self._server = grpclib.server.Server([self])
+        await self._server.start(path=str(self._path))
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            await self._server.wait_closed()
+            self._server = None
+
+    async def FetchX509SVID(self, stream: Any) -> None:
+        await stream.recv_message()
+        if self.denies:
+            raise GRPCError(Status.PERMISSION_DENIED)
+        await stream.send_message(response(self.ca.svid(self._id), self._id, self.ca))
+        await asyncio.Event().wait()
+
+    async def FetchX509Bundles(self, _stream: Any) -> None:
+        raise GRPCError(Status.UNIMPLEMENTED)
+
+    FetchJWTSVID = FetchJWTBundles = ValidateJWTSVID = FetchX509Bundles
+
+
+@dataclass
+class Version:
+    values: dict[str, str]
+    deleted: bool = False
+
+
+@dataclass
+class Ledger:
+    """Which store the small Nexus pretends to be, and how far it is."""
+
+    store_id: str = "0123456789abcdef0123456789abcdef"
+    lineage: str = "f" * 32
+    epoch: int = 1
+    revision: int = 1
+    access_generation: int = 0
+    root: KeyMemory = field(default_factory=KeyMemory.generate)
+
+    def anchor(self) -> bytes:
+        statement = Anchor(
+            self.store_id, self.lineage, self.epoch, self.revision, self.access_generation, "", 1
+        )
+        return anchor.encode(statement, self.root)
+
+
+class SmallNexus:
+    """The wire contract over dicts. `password` is what it was initialized with."""
+
+    def __init__(self) -> None:
+        self.state = "uninitialized"
+        self.slot = ""
+        self.password = b""
+        self.seen_anchor = b""
+        self.sealed: list[bytes] = []
+        self.ledger = Ledger()
+        self.secrets: dict[str, dict[int, Version]] = {}
+        self.policies: dict[str, policy.PolicyPutRequest] = {}
+        self.answers: list[Response | None] = []  # given instead of the next ones; None: hang up
+        self.targets: list[str] = []
+        self._one_time: dict[str, OneTimeKey] = {}
+        self._confirm = ""
+        self._roles = RoleMap.from_settings({})
+        self._calls: dict[str, Callable[..., Message]] = {
+            calls.SECRET_PUT.name: self.secret_put,
+            calls.SECRET_GET.name: self.secret_get,
+            calls.SECRET_GET_MANY.name: self.secret_get_many,
+            calls.SECRET_DELETE.name: self.secret_delete,
+            calls.SECRET_UNDELETE.name: self.secret_undelete,
+            calls.SECRET_LIST.name: self.secret_list,
+            calls.SECRET_METADATA_GET.name: self.metadata_get,
+            calls.POLICY_PUT.name: self.policy_put,
+            calls.POLICY_GET.name: self.policy_get,
+            calls.POLICY_DELETE.name: self.policy_delete,
+            calls.POLICY_LIST.name: self.policy_list,
+            calls.OPERATOR_STATUS.name: self.status,
+            calls.OPERATOR_PASSWORD_BEGIN.name: self.password_begin,
+            calls.OPERATOR_INIT.name: self.init,
+            calls.OPERATOR_RESTORE_PASSWORD.name: self.restore,
+            calls.OPERATOR_RESTORE_FILE.name: self.restore,
+        }
+
+    def lose_memory(self) -> None:
+        self.state = "locked"
+
+    async def handle(self, request: Request) -> Response:
+        query = request.query.decode() if isinstance(request.query, bytes) else request.query
+        path = request.path.decode() if isinstance(request.path, bytes) else request.path
+        self.targets.append(f"{path}?{query}" if query else path)
+        body = await request.body(1 << 20)
+        if self.answers and (planned := self.answers.pop(0)) is not None:
+            return planned
+        try:
+            call = calls.call_at(path, query.removeprefix("action="))
+            if call is None:
+                raise InputError("no such call")
+            if call.needs_root_key and self.state != "open":
+                raise NotReadyError("no root key")
+            self._authorize(call, request)
+            answer = self._calls[call.name](decode_untrusted(call.request, body), request)
+            return Response(200, encode(answer))
+        except RefusalError as error:
+            refusal = own.RefusalAnswer(f"refused_{error.reason}", error.message, error.next_step)
+            return Response(400, encode(refusal))
+        except PermissionError:
+            return _error(ErrorCode.UNAUTHORIZED)
+        except SpikeError as error:
+            return _error(code_of(error))
+
+    def _authorize(self, call: calls.AnyCall, request: Request) -> None:
+        roles = self._roles.roles_of(request.peer.id)
+        if call is calls.OPERATOR_STATUS or call is calls.SECRET_GET_MANY:
+            return
+        restoring = call in (calls.OPERATOR_RESTORE_PASSWORD, calls.OPERATOR_RESTORE_FILE)
+        if call is calls.OPERATOR_PASSWORD_BEGIN and roles & {Role.RESTORE, Role.SUPERUSER}:
+            return
+        if (Role.RESTORE if restoring else Role.SUPERUSER) not in roles:
+            raise PermissionError
+
+    def _is_superuser(self, request: Request) -> bool:
+        return Role.SUPERUSER in self._roles.roles_of(request.peer.id)
+
+    # Secrets
+
+    def _versions(self, path: str) -> dict[int, Version]:
+        validate.check_path(path)
+        if path not in self.secrets:
+            raise NotFoundError("no such secret")
+        return self.secrets[path]
+
+    def _current(self, path: str) -> int:
+        return max((n for n, v in self._versions(path).items() if not v.deleted), default=0)
+
+    def secret_put(self, asked: secret.SecretPutRequest, _: Request) -> Message:
+        validate.check_path(asked.path)
+        versions = self.secrets.setdefault(asked.path, {})
+        versions[max(versions, default=0) + 1] = Version(asked.values)
+        return Empty()
+
+    def secret_get(self, asked: secret.SecretGetRequest, _: Request) -> Message:
+        found = self._versions(asked.path).get(asked.version or self._current(asked.path))
+        if found is None or found.deleted:
+            raise NotFoundError("no such version")
+        return secret.SecretGetAnswer(found.values)
+
+    def secret_get_many(self, asked: secret.SecretGetManyRequest, request: Request) -> Message:
+        validate.check_item_count(len(asked.items))
+        items: list[secret.SecretGetAnswer | None] = []
+        for item in asked.items:
+            held = self.secrets.get(item.path, {}).get(item.version or 1)
+            shown = held is not None and self._is_superuser(request)
+            items.append(secret.SecretGetAnswer(held.values) if held and shown else None)
+        return secret.SecretGetManyAnswer(items)
+
+    def secret_delete(self, asked: secret.SecretVersionsRequest, _: Request) -> Message:
+        current = self._current(asked.path)
+        for number in asked.versions or [0]:
+            found = self._versions(asked.path).get(number or current)
+            if found:
+                found.deleted = True
+        return Empty()
+
+    def secret_undelete(self, asked: secret.SecretVersionsRequest, _: Request) -> Message:
+        versions = self._versions(asked.path)
+        found = [versions[n] for n in asked.versions or [max(versions)] if versions[n].deleted]
+        if not found:
+            raise NotFoundError("nothing to undelete")
+        for version in found:
+            version.deleted = False
+        return Empty()
+
+    def secret_list(self, _asked: Empty, _: Request) -> Message:
+        return secret.SecretListAnswer(sorted(self.secrets))
+
+    def metadata_get(self, asked: secret.SecretGetRequest, _: Request) -> Message:
+        versions = self._versions(asked.path)
+        infos = {
+            n: secret.SecretVersionInfo(MOMENT, n, MOMENT if v.deleted else None)
+            for n, v in versions.items()
+        }
+        whole = secret.SecretMetadataInfo(
+            self._current(asked.path), min(versions), MOMENT, MOMENT, 10
+        )
+        return secret.SecretMetadataAnswer(infos, whole)
+
+    # Policies
+
+    def policy_put(self, asked: policy.PolicyPutRequest, _: Request) -> Message:
+        self.policies[asked.name] = asked
+        self.ledger.access_generation += 1
+        return Empty()
+
+    def policy_get(self, asked: policy.PolicyNameRequest, _: Request) -> Message:
+        found = self._policy(asked.id)
+        return policy.PolicyGetAnswer(
+            found.name,
+            found.spiffeid_pattern,
+            found.path_pattern,
+            found.permissions,
+            MOMENT,
+            MOMENT,
+        )
+
+    def policy_delete(self, asked: policy.PolicyNameRequest, _: Request) -> Message:
+        del self.policies[self._policy(asked.id).name]
+        self.ledger.access_generation += 1
+        return Empty()
+
+    def policy_list(self, asked: policy.PolicyListRequest, _: Request) -> Message:
+        names = [
+            each.name
+            for each in self.policies.values()
+            if asked.path_pattern in ("", each.path_pattern)
+            and asked.spiffeid_pattern in ("", each.spiffeid_pattern)
+        ]
+        return policy.PolicyListAnswer([policy.PolicyListItem(name) for name in sorted(names)])
+
+    def _policy(self, name: str) -> policy.PolicyPutRequest:
+        if name not in self.policies:
+            raise NotFoundError("no such policy")
+        return self.policies[name]
+
+    # The root key
+
+    def status(self, _asked: Empty, request: Request) -> Message:
+        ready = self.state == "open"
+        if not self._is_superuser(request):
+            return own.StatusAnswer(ready)
+        if self.state == "uninitialized":
+            return own.StatusAnswer(ready, state=self.state, version="0.1.0")
+        return own.StatusAnswer(
+            ready,
+            state=self.state,
+            version="0.1.0",
+            store_id=self.ledger.store_id,
+            lineage=self.ledger.lineage,
+            epoch=self.ledger.epoch,
+            revision=self.ledger.revision,
+            root_generation=1,
+            slots=[own.StatusSlot(self.slot, "password", "usable", MOMENT, MOMENT)],
+            memory=[own.StatusMeasure("no core file", True)],
+            storage=own.StatusStorage("small", True, records={"secret": len(self.secrets)}),
+            places=[own.BackupPlace("/backup", "good")],
+            anchor=self.ledger.anchor() if ready else None,
+        )
+
+    def password_begin(self, _asked: Empty, _: Request) -> Message:
+        session = secrets.token_hex(16)
+        self._one_time[session] = OneTimeKey.generate()
+        return own.PasswordBeginAnswer(session, self._one_time[session].public)
+
+    def _password(self, session: str, sealed: bytes) -> bytes:
+        self.sealed.append(sealed)
+        one_time = self._one_time.pop(session)
+        return bytes(one_time.open_untrusted(sealed, PASSWORD_INFO))
+
+    def init(self, asked: own.InitRequest, _: Request) -> Message:
+        if self.state != "uninitialized":
+            raise RefusalError(Reason.ALREADY_INITIALIZED, "that happens once only")
+        self.password = self._password(asked.session, asked.sealed_password)
+        judged = verdict(self.password, (asked.slot_name,))
+        if isinstance(judged, TooWeak):
+            raise RefusalError(Reason.WEAK_PASSWORD, judged.reason, judged.next_step)
+        self.state, self.slot = "open", asked.slot_name
+        places = [own.BackupPlace("/backup", "good")]
+        ledger = self.ledger
+        return own.InitAnswer(
+            ledger.store_id, ledger.lineage, 1, 1, self.slot, ledger.anchor(), places
+        )
+
+    def restore(
+        self, asked: own.PasswordRestoreRequest | own.FileRestoreRequest, _: Request
+    ) -> Message:
+        if self.state == "open":
+            raise RefusalError(Reason.ALREADY_OPEN, "the root key is in memory")
+        ledger = self.ledger
+        if asked.confirm:
+            if asked.confirm != self._confirm:
+                raise RefusalError(Reason.EXPIRED, "this restore is no longer awaited")
+            self.state = "open"
+            ledger.epoch, ledger.revision = ledger.epoch + 1, ledger.revision + 1
+            return own.RestoreAnswer(True, anchor=ledger.anchor())
+        self.seen_anchor = asked.anchor
+        if isinstance(asked, own.FileRestoreRequest) and asked.backup != b"a key backup\n":
+            raise RefusalError(Reason.DAMAGED, "the key backup is damaged", "use another copy")
+        if self._password(asked.session, asked.sealed_password) != self.password:
+            raise RefusalError(
+                Reason.WRONG_PASSWORD, "the password does not open slot 'admin'", "try again"
+            )
+        self._confirm = secrets.token_hex(16)
+        preview = own.RestorePreview(
+            ledger.store_id, ledger.lineage, 1, ledger.epoch, ledger.revision, MOMENT, self.slot
+        )
+        return own.RestoreAnswer(False, preview, self._confirm, ["an old anchor was ignored"])
+
+
+def _error(code: ErrorCode) -> Response:
+    return Response(code.status, encode(ErrorAnswer(code.text)))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a process did."""
+
+    exit: int
+    stdout: str
+    stderr: str
+
+
+@dataclass
+class Site:
+    """A small Nexus and, for each role, a Workload API; all of one trust domain."""
+
+    nexus: SmallNexus
+    url: str
+    directory: Path
+    apis: Mapping[str, WorkloadApi]
+    ca: Ca
+    loop: LoopThread
+
+    def environment(self, role: str) -> dict[str, str]:
+        """The environment of a command under this role, and nothing of ours that could matter."""
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        return {
+            **kept,
+            "HOME": str(self.directory),
+            "SPIKE_PILOT_STATE_DIR": str(self.directory / "state"),
+            "SPIFFE_ENDPOINT_SOCKET": self.apis[role].endpoint,
+            "SPIKE_NEXUS_API_URL": self.url,
+            "SPIKE_SPIFFE_SOURCE_TIMEOUT": "20s",
+        }
+
+    def spike(
+        self, role: str, *arguments: str, stdin: bytes = b"", more: Mapping[str, str] | None = None
+    ) -> Run:
+        """Run `spike` with these arguments, in the site's directory, without a terminal."""
+        done = subprocess.run(
+            [sys.executable, "-m", "spike.pilot", *arguments],
+            input=stdin,
+            capture_output=True,
+            cwd=self.directory,
+            env={**self.environment(role), **(more or {})},
+            timeout=PATIENCE_S,
+            check=False,
+            start_new_session=True,  # no controlling terminal, whoever runs the tests
+        )
+        return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """Run a small Nexus and its Workload APIs."""
+    loop, ca, nexus = LoopThread(), Ca("spike.ist"), SmallNexus()
+    source = HeldSource(material(ca.svid(NEXUS_ID), ca))
+    server = Server(nexus.handle, server_context(source), "127.0.0.1", 0, trust=source.still_trusts)
+    # Not tmp_path: a socket's path has at most 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="spike-") as name:
+        apis = {role: WorkloadApi(Path(name, role), id_, ca) for role, id_ in ROLES.items()}
+        try:
+            loop.run(server.start())
+            for api in apis.values():
+                loop.run(api.start())
+            url = f"https://127.0.0.1:{server.port}"
+            yield Site(nexus, url, Path(name), apis, ca, loop)
+        finally:
+            for api in apis.values():
+                loop.run(api.stop())
+            loop.run(server.drain(0.1))
+            loop.stop()
+            nexus.ledger.root.wipe()
