@@ -23,7 +23,13 @@ from grpclib.server import Server, Stream
 from spiffe_kit import Ca, Issued, response
 from spike.error import SettingError, WorkloadApiError
 from spike.spiffe.background_source import BackgroundSource
-from spike.spiffe.endpoint import Viewpoint, check_endpoint, parse_endpoint_untrusted
+from spike.spiffe.endpoint import (
+    Owned,
+    Viewpoint,
+    check_endpoint,
+    fault_of_look_up,
+    parse_endpoint_untrusted,
+)
 from spike.spiffe.svid import X509Material
 from spike.spiffe.workload.workload_grpc import SpiffeWorkloadAPIBase
 from spike.spiffe.workload.workload_pb2 import (
@@ -519,13 +525,29 @@ def test_a_directory_of_somebody_elses_group_is_refused(listening: Path) -> None
         check_endpoint(listening, Viewpoint(ME.uid, ME.gid + 1))
 
 
-def test_where_everybody_can_make_names_the_next_one_must_be_ours(listening: Path) -> None:
-    # Seen by another user, our directory in /tmp is one that anybody could have put there.
-    stranger = Viewpoint(ME.uid + 1, ME.gid + 1)
-    if os.geteuid() == 0:
-        os.chown(listening.parent.parent, 65534, 65534)
-    with pytest.raises(SettingError, match="others could replace"):
-        check_endpoint(listening, stranger)
+_US, _AGENT, _EVE = 1000, 990, 1001
+_LOOK_UPS = {
+    "root's own directory": (Owned(0, 0, 0o755), Owned(0, 0, 0o777), ""),
+    "our own directory": (Owned(_US, _US, 0o700), Owned(_US, _US, 0o777), ""),
+    "the agent's own directory": (Owned(_AGENT, _AGENT, 0o755), Owned(_AGENT, 0, 0o777), ""),
+    "ours in a sticky one of root's": (Owned(0, 0, 0o1777), Owned(_US, 0, 0o700), ""),
+    "root's in a sticky one of root's": (Owned(0, 0, 0o1777), Owned(0, 0, 0o755), ""),
+    "a stranger's directory": (Owned(_EVE, _EVE, 0o755), Owned(0, 0, 0o755), "belongs to"),
+    "anybody's in a sticky one": (Owned(0, 0, 0o1777), Owned(_EVE, 0, 0o700), "anybody"),
+    # The socket's owner is trusted for what he already has, not for what all can make.
+    "the agent's in a sticky one": (Owned(0, 0, 0o1777), Owned(_AGENT, 0, 0o700), "anybody"),
+    "a sticky one that is not root's": (Owned(_US, 0, 0o1777), Owned(_US, 0, 0o700), "by others"),
+    "writable by all": (Owned(0, 0, 0o777), Owned(0, 0, 0o755), "by others"),
+    "writable by a group": (Owned(0, 0, 0o775), Owned(0, 0, 0o755), "by others"),
+}
+
+
+@pytest.mark.parametrize("name", _LOOK_UPS)
+def test_a_directory_is_judged_by_who_could_make_another_name_in_it(name: str) -> None:
+    directory, found, expected = _LOOK_UPS[name]
+    fault = fault_of_look_up(directory, found, Owned(_AGENT, _AGENT, 0o777), Viewpoint(_US, _US))
+    assert expected in fault
+    assert bool(expected) == bool(fault)
 
 
 @pytest.mark.parametrize("hops", ["straight", "by another link", "by a relative link"])

@@ -72,6 +72,20 @@ class Viewpoint:
         return cls(os.geteuid(), os.getegid())
 
 
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """Whose a thing in the file system is, and who may write to it."""
+
+    uid: int
+    gid: int
+    mode: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Owned:
+        """Take what counts from what the kernel says."""
+        return cls(found.st_uid, found.st_gid, found.st_mode)
+
+
 def check_endpoint(path: Path, viewpoint: Viewpoint) -> None:
     """Refuse a socket that somebody else could put there.
 
@@ -88,18 +102,33 @@ def check_endpoint(path: Path, viewpoint: Viewpoint) -> None:
     found = path.stat()
     if not stat.S_ISSOCK(found.st_mode):
         raise SettingError(f"{path} is not a socket", f"correct {SOCKET_VARIABLE}")
-    near = {0, viewpoint.uid}
     for directory, name in _look_ups(path):
-        where = directory.stat()
-        if where.st_uid not in near | {found.st_uid}:
-            raise _replaceable(path, directory, f"belongs to {_user_name(where.st_uid)}")
-        if not where.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            continue
-        if where.st_mode & stat.S_ISVTX and where.st_uid == 0:
-            if (directory / name).lstat().st_uid not in near:
-                raise _replaceable(path, directory, f"lets anybody make a {name}")
-        elif where.st_mode & stat.S_IWOTH or not _is_own_group(where.st_gid, viewpoint):
-            raise _replaceable(path, directory, "is writable by others")
+        fault = fault_of_look_up(
+            Owned.of(directory.stat()),
+            Owned.of((directory / name).lstat()),
+            Owned.of(found),
+            viewpoint,
+        )
+        if fault:
+            raise SettingError(
+                f"others could replace the Workload API socket {path}: {directory} {fault}",
+                f"keep the socket where only its owner and root can write, for example: "
+                f"chmod go-w {directory}",
+            )
+
+
+def fault_of_look_up(directory: Owned, name: Owned, socket: Owned, viewpoint: Viewpoint) -> str:
+    """Say why others could put something else at `name` in `directory`; empty if they could not."""
+    near = {0, viewpoint.uid}
+    if directory.uid not in near | {socket.uid}:
+        return f"belongs to {_user_name(directory.uid)}"
+    if not directory.mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return ""
+    if directory.mode & stat.S_ISVTX and directory.uid == 0:
+        return "" if name.uid in near else "lets anybody make what lies there"
+    if directory.mode & stat.S_IWOTH or not _is_own_group(directory.gid, viewpoint):
+        return "is writable by others"
+    return ""
 
 
 def _look_ups(path: Path) -> Iterator[tuple[Path, str]]:
@@ -143,11 +172,3 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
-
-
-def _replaceable(path: Path, directory: Path, why: str) -> SettingError:
-    return SettingError(
-        f"others could replace the Workload API socket {path}: {directory} {why}",
-        f"keep the socket where only its owner and root can write, for example: "
-        f"chmod go-w {directory}",
-    )
