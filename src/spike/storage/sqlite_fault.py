@@ -23,6 +23,7 @@ _UNAVAILABLE: Final = {
     sqlite3.SQLITE_NOLFS: "use a file system that takes large files",
 }
 _PRIMARY: Final = 0xFF
+_DAMAGED_FILE_SYSTEM: Final = 8458  # SQLITE_IOERR_CORRUPTFS, which older builds do not name
 _CORRUPT_STEP: Final = "stop, keep a copy of the store's directory, and restore from a backup"
 
 
@@ -30,7 +31,7 @@ def store_error(error: sqlite3.Error) -> StoreError:
     """Return what to raise for `error`. SQLite's messages name tables and files, never a value."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     # A file system that says that its file is damaged reports it as an input/output error.
-    if code is not None and code != sqlite3.SQLITE_IOERR_CORRUPTFS:
+    if code is not None and code != _DAMAGED_FILE_SYSTEM:
         next_step = _UNAVAILABLE.get(code & _PRIMARY)
         if next_step is not None:
             return StoreUnavailableError(f"the store does not answer: {error}", next_step)

@@ -20,6 +20,7 @@ from spike.storage.sqlite_fault import corrupt
 APPLICATION_ID: Final = 0x53504B45
 """\"SPKE\" in the header of the file."""
 
+_OLDEST_SQLITE: Final = (3, 37, 0)  # STRICT tables
 _MIGRATION: Final = re.compile(r"([0-9]{4})_[a-z_]+\.sql")
 
 # trusted_schema, cell_size_check: the file may have been written by someone who means harm.
@@ -50,10 +51,16 @@ def open_writer(database: Path) -> tuple[sqlite3.Connection, int]:
 
     Raises:
         NewerFormatError: a newer version of SPIKE wrote the file. Nothing was changed.
-        SettingError: it is another program's file, or its file system cannot hold a store.
+        SettingError: it is another program's file, its file system cannot hold a store, or SQLite
+            is too old.
         StoreCorruptError: its tables are not those of its format.
         sqlite3.Error: as SQLite reports it.
     """
+    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+        raise SettingError(
+            f"this Python has SQLite {sqlite3.sqlite_version}; a store needs 3.37 or newer",
+            "use a Python that was built with a newer SQLite",
+        )
     migrations = read_migrations()
     with ExitStack() as undo:
         connection = undo.enter_context(closing(_connect(database, WRITER_TIMEOUT_MS)))

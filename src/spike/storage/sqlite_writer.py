@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 from spike.error import (
     StoreConflictError,
     StoreCorruptError,
+    StoreUnavailableError,
 )
 from spike.storage.protocol import Change, Put, Revision
 from spike.storage.sqlite_change import apply_changes, read_state, write_state
@@ -109,6 +110,8 @@ class Writer:
             await ask
 
     async def _ask(self, request: Callable[[asyncio.Future[Answer]], _Request]) -> Answer:
+        if not self._thread.is_alive():
+            raise StoreUnavailableError("the store's writing thread has ended", "start again")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._requests.put(request(future))
         answer = await future
@@ -159,9 +162,9 @@ class Writer:
             if len(batch) > 1:
                 # One that the disk has no room for must not take its neighbours with it.
                 return [answer for each in batch for answer in self._write([each])]
-            fault = store_error(error) if isinstance(error, sqlite3.Error) else error
-            self._fault = str(fault)
-            return [fault]
+            answer = _as_answer(error)
+            self._fault = str(answer)
+            return [answer]
         return answers
 
     def _transact(self, batch: Sequence[_Apply]) -> list[Answer]:
@@ -199,16 +202,21 @@ class Writer:
             pages = max(1, budget_bytes // page_bytes)
             # Frees a page at each step without giving a row; only executescript steps to the end.
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages:d})")
-            # A census in progress keeps the log from being cut. Waiting for it would hold up every
-            # write; the caller comes again.
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._connection.execute(f"PRAGMA busy_timeout = {WRITER_TIMEOUT_MS:d}")
+            self._empty_log()
             (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
-        except sqlite3.Error as error:
+            return int(free * page_bytes) + size_of(self._log)
+        except Exception as error:  # noqa: BLE001 - the thread outlives it, the caller gets it
             self._roll_back()
-            return store_error(error)
-        return int(free * page_bytes) + size_of(self._log)
+            return _as_answer(error)
+
+    def _empty_log(self) -> None:
+        # A census in progress keeps the log from being cut. Waiting for it would hold up every
+        # write; the caller comes again.
+        self._connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self._connection.execute(f"PRAGMA busy_timeout = {WRITER_TIMEOUT_MS:d}")
 
     def _end(self) -> None:
         # The log that a failure here leaves is complete: the next opening reads it.
@@ -224,6 +232,10 @@ def size_of(file: Path) -> int:
         return file.stat().st_size
     except FileNotFoundError:
         return 0
+
+
+def _as_answer(error: Exception) -> Exception:
+    return store_error(error) if isinstance(error, sqlite3.Error) else error
 
 
 def _settle(futures: Sequence[asyncio.Future[Answer]], answers: Sequence[Answer]) -> None:

@@ -123,6 +123,20 @@ async def test_one_refused_change_at_any_position_leaves_all_undone(
     assert found.revision == kept
 
 
+async def test_no_revision_but_the_present_one_will_do(store: Store) -> None:
+    neighbour = await store.put(new("neighbour"), fence=None)
+    revision = await store.put(new("a", b"0"), fence=None)
+    past = [neighbour, revision]
+    for n in range(1, 4):
+        revision = await store.put(Put(named("a"), b"%d" % n, 1, past[-1]), fence=None)
+        past.append(revision)
+    for wrong in (*past[:-1], Revision(revision + 1), NEVER):
+        for change in (Put(named("a"), b"late", 1, wrong), Delete(named("a"), wrong)):
+            with pytest.raises(StoreConflictError):
+                await store.apply([change], fence=None)
+    assert await store.get(named("a")) == Record(named("a"), b"3", 1, revision)
+
+
 async def test_many_changes_of_all_sorts_are_one(store: Store) -> None:
     revisions = await store.apply([new(f"{n}", b"old") for n in range(30)], fence=None)
     assert len(set(revisions)) == 30

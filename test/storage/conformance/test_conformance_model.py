@@ -39,8 +39,12 @@ from storage.conformance.engine import ENGINES, collect
 
 KEYS = ("", "a", "a/", "a/b", "a%", "b", "é", "\uffff", "\U00010000")
 PREFIXES = (*KEYS, "zz", "a/b/c")
-IDS = st.builds(
-    RecordId, st.sampled_from([SECRET, POLICY]), st.sampled_from(KEYS), st.sampled_from(["", "0f"])
+# Few names, so that changes meet each other.
+IDS = st.sampled_from([RecordId(SECRET, key) for key in KEYS[:5]]) | st.builds(
+    RecordId,
+    st.sampled_from([SECRET, POLICY]),
+    st.sampled_from(KEYS),
+    st.sampled_from(["", "0f"]),
 )
 EXPECTATIONS = st.sampled_from(["present", "present", "present", "must not exist", "old", "never"])
 GENERATIONS = st.integers(0, 3)
