@@ -7,6 +7,7 @@ async with running(tmp_path) as nexus:
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import http.client
 import json
@@ -18,9 +19,11 @@ from typing import Any
 
 import lifecycle_kit
 from spiffe_kit import Ca, material
+from spike.crypto.slot import seal_to
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.key_call import KeyCalls
 from spike.nexus.password_desk import PasswordDesk
+from spike.nexus.password_child import PASSWORD_INFO
 from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.policy_call import PolicyCalls
@@ -72,6 +75,30 @@ class RunningNexus:
             self._contexts[spiffe_id] = client_context(held, any_peer)
         return self._contexts[spiffe_id]
 
+    async def seal(self, spiffe_id: str, password: bytes) -> dict[str, str]:
+        """Return what a request gives a password as: session and the password sealed to it."""
+        status, begun = await self.call(spiffe_id, "/v1/operator/password?action=begin")
+        assert status == 200, begun
+        public = base64.b64decode(begun["publicKey"])
+        sealed = seal_to(public, PASSWORD_INFO, memoryview(password))
+        return {"session": begun["session"], "sealedPassword": base64.b64encode(sealed).decode()}
+
+    async def restore(
+        self, password: bytes, *, backup: bytes | None = None, anchor: bytes = b"", slot: str = ""
+    ) -> Answer:
+        """Restore by password, confirming the preview; return the last answer."""
+        asked: dict[str, str] = await self.seal(RESTORE, password)
+        asked |= {"slotName": slot, "anchor": base64.b64encode(anchor).decode()}
+        action = "password"
+        if backup is not None:
+            action, asked["backup"] = "file", base64.b64encode(backup).decode()
+        target = f"/v1/operator/restore?action={action}"
+        status, previewed = await self.call(RESTORE, target, asked)
+        if status != 200:
+            return status, previewed
+        assert previewed["restored"] is False
+        return await self.call(RESTORE, target, {"confirm": previewed["confirm"]})
+
     async def call(
         self, spiffe_id: str, target: str, message: object = None, *, raw: bytes | None = None
     ) -> Answer:
@@ -102,11 +129,12 @@ async def running(
     ca: Ca | None = None,
     environment: Mapping[str, str] | None = None,
     born: bool = True,
+    password: bytes | None = None,
     limits: Limits | None = None,
 ) -> AsyncIterator[RunningNexus]:
     """Run a Nexus. `born`: with a root key from a derived slot key; else as it finds the store.
 
-    Without `directory` and `store` it is on the memory engine.
+    A `password` opens its slot. Without `directory` and `store` it is on the memory engine.
     """
     async with contextlib.AsyncExitStack() as stack:
         if store is None:
@@ -120,7 +148,7 @@ async def running(
         vault = Vault(store, places, lambda: UnixNs(time.time_ns()), 10)
         stack.push_async_callback(vault.close)
         if born:
-            await give_birth(vault)
+            await give_birth(vault, password)
         desk, restores = PasswordDesk(), RestoreDesk(vault)
         stack.push_async_callback(desk.close)
         stack.callback(restores.forget)
@@ -145,9 +173,9 @@ async def running(
         yield RunningNexus(ca, server, vault, desk)
 
 
-async def give_birth(vault: Vault) -> lifecycle_kit.Born:
-    """Initialize a vault from a derived key instead of a password."""
-    born = lifecycle_kit.born()
+async def give_birth(vault: Vault, password: bytes | None = None) -> lifecycle_kit.Born:
+    """Initialize a vault from a derived key, or from a password at the least cost of Argon2id."""
+    born = lifecycle_kit.born(password=password)
     sealed = SealedStore(vault.store, born.ring)
     revision, raw = await vault.replace_keyring(
         born.ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 
@@ -46,10 +47,8 @@ def test_no_changed_byte_is_ever_confirmed(born: lifecycle_kit.Born) -> None:
     for _ in range(rounds):
         raw = bytearray(born.raw)
         raw[chance.randrange(len(raw))] ^= 1 << chance.randrange(8)
-        try:
+        with contextlib.suppress(FormatError):
             assert keyring.decode_untrusted(bytes(raw)).confirmed_by(born.ring.root) is None
-        except FormatError:
-            pass
     record("keyring: one bit flipped is never confirmed", rounds, "refused", seed=chosen)
 
 
