@@ -14,8 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -47,6 +45,7 @@ from spike.wire import own, policy, secret, validate
 from spike.wire.code import ErrorCode, code_of
 from spike.wire.go_json import decode_untrusted, encode
 from spike.wire.message import Empty, ErrorAnswer, GoTime, Message
+from spike_fork import Run, SpikeFork
 
 R = TypeVar("R")
 MOMENT = GoTime("2026-11-23T12:00:00Z")
@@ -388,15 +387,6 @@ def _error(code: ErrorCode) -> Response:
     return Response(code.status, encode(ErrorAnswer(code.text)))
 
 
-@dataclass(frozen=True)
-class Run:
-    """What a process did."""
-
-    exit: int
-    stdout: str
-    stderr: str
-
-
 @dataclass
 class Site:
     """A small Nexus and, for each role, a Workload API; all of one trust domain."""
@@ -407,6 +397,7 @@ class Site:
     apis: Mapping[str, WorkloadApi]
     ca: Ca
     loop: LoopThread
+    fork: SpikeFork
 
     def environment(self, role: str) -> dict[str, str]:
         """The environment of a command under this role, and nothing of ours that could matter."""
@@ -421,26 +412,25 @@ class Site:
         }
 
     def spike(
-        self, role: str, *arguments: str, stdin: bytes = b"", more: Mapping[str, str] | None = None
+        self,
+        role: str,
+        *arguments: str,
+        stdin: bytes = b"",
+        more: Mapping[str, str | None] | None = None,
     ) -> Run:
-        """Run `spike` with these arguments, in the site's directory, without a terminal."""
-        done = subprocess.run(
-            [sys.executable, "-m", "spike.pilot", *arguments],
-            input=stdin,
-            capture_output=True,
-            cwd=self.directory,
-            env={**self.environment(role), **(more or {})},
-            timeout=PATIENCE_S,
-            check=False,
-            start_new_session=True,  # no controlling terminal, whoever runs the tests
-        )
-        return Run(done.returncode, done.stdout.decode(), done.stderr.decode())
+        """Run `spike` with these arguments, in the site's directory, without a terminal.
+
+        `more` is added to the environment; None takes a variable out.
+        """
+        environment = {**self.environment(role), **(more or {})}
+        kept = {name: value for name, value in environment.items() if value is not None}
+        return self.fork.run(arguments, kept, self.directory, stdin)
 
 
 @contextmanager
 def site() -> Iterator[Site]:
     """Run a small Nexus and its Workload APIs."""
-    loop, ca, nexus = LoopThread(), Ca("spike.ist"), SmallNexus()
+    fork, loop, ca, nexus = SpikeFork(), LoopThread(), Ca("spike.ist"), SmallNexus()
     source = HeldSource(material(ca.svid(NEXUS_ID), ca))
     server = Server(nexus.handle, server_context(source), "127.0.0.1", 0, trust=source.still_trusts)
     # Not tmp_path: a socket's path has at most 107 bytes.
@@ -451,10 +441,11 @@ def site() -> Iterator[Site]:
             for api in apis.values():
                 loop.run(api.start())
             url = f"https://127.0.0.1:{server.port}"
-            yield Site(nexus, url, Path(name), apis, ca, loop)
+            yield Site(nexus, url, Path(name), apis, ca, loop, fork)
         finally:
             for api in apis.values():
                 loop.run(api.stop())
             loop.run(server.drain(0.1))
             loop.stop()
+            fork.close()
             nexus.ledger.root.wipe()

@@ -45,7 +45,8 @@ def show(data: object, output_format: Format, human: Iterable[str]) -> None:
         case Format.YAML:
             import yaml
 
-            click.echo(yaml.safe_dump(data, sort_keys=False, allow_unicode=True), nl=False)
+            text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+            click.echo(text.removesuffix("...\n"), nl=False)  # what ends a lone scalar
 
 
 def note(text: str) -> None:

@@ -139,11 +139,12 @@ def get(
         if metadata_only:
             _show_metadata(nexus.get_secret_metadata(path, version), output_format)
             return
-        values = nexus.get_secret(path, version)
+        values = dict(sorted(nexus.get_secret(path, version).items()))
     if keys_only:
-        output.show(sorted(values), output_format, sorted(values))
+        output.show(list(values), output_format, values)
     elif key is None:
-        output.show(values, output_format, [f"{name}: {values[name]}" for name in sorted(values)])
+        human = [f"{name}: {value}" for name, value in values.items()]
+        output.show(values, output_format, human)
     elif key in values:
         output.show(values[key], output_format, [values[key]])
     else:

@@ -1,0 +1,139 @@
+"""Pilot as its user sees it: every script of script/ (see its README) against a real server."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pilot_kit import Site, site
+from spike_fork import Run
+
+SCRIPTS = sorted(Path(__file__).with_name("script").glob("*.txt"))
+
+
+@dataclass
+class Step:
+    """One command and what is expected of it, or one thing that happens to the server."""
+
+    line: int
+    role: str
+    more: dict[str, str | None]
+    arguments: list[str]
+    happening: str = ""
+    stdin: list[str] = field(default_factory=list)
+    stdout: list[str] = field(default_factory=list)
+    stderr: list[str] = field(default_factory=list)
+    exit: int = 0
+
+
+@dataclass
+class Script:
+    steps: list[Step]
+    files: dict[str, str]
+
+
+def parse(text: str) -> Script:
+    told, *rest = re.split(r"^-- (.+) --\n", text, flags=re.MULTILINE)
+    script = Script([], dict(zip(rest[::2], rest[1::2], strict=True)))
+    role, more = "superuser", dict[str, str | None]()
+    for number, line in enumerate(told.splitlines(), 1):
+        word, _, value = line.partition(" ")
+        last = script.steps[-1] if script.steps else None
+        match word:
+            case "" | "#":
+                pass
+            case "as":
+                role = value
+            case "env":
+                name, equals, setting = value.partition("=")
+                more[name] = setting if equals else None
+            case "do":
+                script.steps.append(Step(number, role, {}, [], happening=value))
+            case "$":
+                program, *arguments = shlex.split(value)
+                assert program == "spike", f"line {number}"
+                script.steps.append(Step(number, role, dict(more), arguments))
+            case "<" | "1>" | "2>" if last:
+                {"<": last.stdin, "1>": last.stdout, "2>": last.stderr}[word].append(value)
+            case "exit" if last:
+                last.exit = int(value)
+            case _:
+                raise AssertionError(f"line {number} says nothing known: {line}")
+    return script
+
+
+def fits(expected: str, line: str) -> bool:
+    return bool(re.fullmatch(".*".join(map(re.escape, expected.split("[…]"))), line))
+
+
+def differences(step: Step, run: Run) -> Iterator[str]:
+    if run.exit != step.exit:
+        yield f"exit {run.exit} instead of {step.exit}"
+    shown = run.stdout.splitlines()
+    if len(shown) != len(step.stdout) or not all(map(fits, step.stdout, shown)):
+        yield "standard output is another"
+    if not step.stderr and run.stderr:
+        yield "something on standard error"
+    lines = iter(run.stderr.splitlines())
+    for expected in step.stderr:
+        if not any(fits(expected, line) for line in lines):
+            yield f"not on standard error, or not in this order: {expected}"
+
+
+def play(script: Script, made: Site, happenings: dict[str, Callable[[], None]]) -> int:
+    """Play a script; return how many commands it had."""
+    for name, content in script.files.items():
+        file = made.directory / name
+        file.write_text(content)
+        file.chmod(0o644 if name.startswith("open") else 0o600)
+    count = 0
+    for step in script.steps:
+        if step.happening:
+            happenings[step.happening]()
+            continue
+        stdin = "".join(f"{line}\n" for line in step.stdin).encode()
+        run = made.spike(step.role, *step.arguments, stdin=stdin, more=step.more)
+        wrong = list(differences(step, run))
+        assert not wrong, f"line {step.line}: {wrong}\n{run.stdout}\n{run.stderr}"
+        count += 1
+    return count
+
+
+def put_old_copy_back(made: Site) -> None:
+    made.nexus.lose_memory()
+    made.nexus.ledger.epoch, made.nexus.ledger.revision = 1, 1
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_the_script_is_what_a_user_sees(path: Path) -> None:
+    with site() as made:
+        happenings = {
+            "lose-memory": made.nexus.lose_memory,
+            "put-old-copy-back": lambda: put_old_copy_back(made),
+        }
+        assert play(parse(path.read_text()), made, happenings) > 5
+
+
+def test_there_are_scripts() -> None:
+    assert len(SCRIPTS) >= 4
+
+
+@pytest.mark.parametrize(
+    ("run", "wrong"),
+    [
+        (Run(0, "a 1 b\n", "Error: x\n"), ""),
+        (Run(1, "a 1 b\n", "Error: x\n"), "exit 1"),
+        (Run(0, "a 1 c\n", "Error: x\n"), "standard output"),
+        (Run(0, "a 1 b\nmore\n", "Error: x\n"), "standard output"),
+        (Run(0, "", "Error: x\n"), "standard output"),
+        (Run(0, "a 1 b\n", "Error: y\n"), "standard error"),
+    ],
+)
+def test_a_script_notices_what_differs(run: Run, wrong: str) -> None:
+    step = parse("$ spike x\n1> a […] b\n2> Error: x\n").steps[0]
+    assert [wrong in each for each in differences(step, run)] == ([True] if wrong else [])
