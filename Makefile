@@ -20,3 +20,44 @@ $(VENV)/.run: requirement/run.txt pyproject.toml
 $(VENV)/.dev: $(VENV)/.run requirement/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirement/dev.txt
 	@touch $@
+
+.PHONY: test
+test: $(VENV)/.dev ## run every proof at the size that fits (under 15 minutes)
+	@$(BIN)/pytest -m "not root"
+
+.PHONY: test-root
+test-root: $(VENV)/.dev ## run the few tests that need root: memory read from outside, a full disk
+	@$(BIN)/pytest -m root
+
+.PHONY: proof
+proof: $(VENV)/.dev ## run every proof at its full size and write docs/reference/proof.md
+	@$(BIN)/python tool/proof.py
+
+.PHONY: lint
+lint: $(VENV)/.dev ## check style, formatting and the layers
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+.PHONY: type
+type: $(VENV)/.dev ## check types
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: $(VENV)/.dev ## measure, and show ratios against a baseline of the same run
+	@$(BIN)/python bench/run.py
+
+.PHONY: doc
+doc: $(VENV)/.dev ## build the documentation as a static site in build/doc, and check its links
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --nitpicky -b html docs build/doc
+	@echo "build/doc/index.html"
+
+.PHONY: lock
+lock: ## renew the locked dependencies (needs uv)
+	@cd requirement && for name in build run dev; do \
+		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header $$name.in -o $$name.txt || exit 1; done
+
+.PHONY: clean
+clean: ## remove what was built and installed here
+	@rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis bench/load
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
