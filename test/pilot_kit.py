@@ -315,7 +315,7 @@ class SmallNexus:
         ready = self.state == "open"
         if not self._is_superuser(request):
             return own.StatusAnswer(ready)
-        if self.state == "uninitialized":
+        if not ready:
             return own.StatusAnswer(ready, state=self.state, version="0.1.0")
         return own.StatusAnswer(
             ready,
@@ -329,8 +329,8 @@ class SmallNexus:
             slots=[own.StatusSlot(self.slot, "password", "usable", MOMENT, MOMENT)],
             memory=[own.StatusMeasure("no core file", True)],
             storage=own.StatusStorage("small", True, records={"secret": len(self.secrets)}),
-            places=[own.BackupPlace("/backup", "good")],
-            anchor=self.ledger.anchor() if ready else None,
+            places=[own.BackupPlace("/backup", "current")],
+            anchor=self.ledger.anchor(),
         )
 
     def password_begin(self, _asked: Empty, _: Request) -> Message:
@@ -351,7 +351,7 @@ class SmallNexus:
         if isinstance(judged, TooWeak):
             raise RefusalError(Reason.WEAK_PASSWORD, judged.reason, judged.next_step)
         self.state, self.slot = "open", asked.slot_name
-        places = [own.BackupPlace("/backup", "good")]
+        places = [own.BackupPlace("/backup", "current")]
         ledger = self.ledger
         return own.InitAnswer(
             ledger.store_id, ledger.lineage, 1, 1, self.slot, ledger.anchor(), places

@@ -9,7 +9,7 @@ from spike.pilot.failure import Exit
 from spike.wire.own import StatusAnswer
 
 USABLE: Final = "usable"
-GOOD: Final = "good"
+CURRENT: Final = "current"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ def judge(status: StatusAnswer) -> Finding:
 
     A way is a slot whose password opens the root key; it counts while there is a copy of the
     keyring to open, in the store or in a backup place. Exit codes: 0 two independent ways or more,
-    4 one, 1 none, 3 cannot tell.
+    4 one, 1 none, 3 cannot tell: what a locked store says of its slots nobody has authenticated.
     """
     if status.state is None:
         ready = "ready" if status.ready else "not ready"
@@ -41,8 +41,13 @@ def judge(status: StatusAnswer) -> Finding:
             Exit.UNREACHABLE,
             (),
         )
+    if status.slots is None:
+        return Finding(
+            "LOCKED: the root key is not in memory. Bring it back with a password: spike restore",
+            Exit.UNREACHABLE,
+            (),
+        )
     ways = _ways(status)
-    locked = "" if status.ready else "LOCKED, the root key is not in memory (spike restore); "
     match len(ways):
         case 0:
             line, code = "NOT RECOVERABLE: no way is open", Exit.FAILED
@@ -50,11 +55,11 @@ def judge(status: StatusAnswer) -> Finding:
             line, code = f"RECOVERABLE BY ONE WAY ONLY: {ways[0]}", Exit.ONE_WAY
         case count:
             line, code = f"RECOVERABLE by {count} ways: {', '.join(ways)}", Exit.SUCCESS
-    return Finding(f"{locked}{line}.", code, ways)
+    return Finding(f"{line}.", code, ways)
 
 
 def _ways(status: StatusAnswer) -> tuple[str, ...]:
-    copies = [place for place in status.places or () if place.state == GOOD]
+    copies = [place for place in status.places or () if place.state == CURRENT]
     if not copies and not (status.storage and status.storage.healthy):
         return ()
     return tuple(

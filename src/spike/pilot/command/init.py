@@ -20,7 +20,7 @@ from spike.pilot.output import Format
 from spike.pilot.session import Session
 from spike.pilot.source import FromDescriptor, FromFile, FromTerminal, Generated, Source, wiped
 from spike.wire.own import InitAnswer
-from spike.wire.validate import check_name
+from spike.wire.validate import check_slot_name
 
 WARNING = """\
 The password is the only thing that brings the root key back when the running system is lost.
@@ -66,9 +66,9 @@ def init(
     nowhere.
     """
     try:
-        check_name(slot_name, "slot name")
+        check_slot_name(slot_name)
     except InputError as error:
-        raise click.UsageError(f"{error.message}.") from error
+        raise click.UsageError(f"The name is refused: {error.message}.") from error
     chosen = source.choose(password_file, password_fd, password_stdin, generate)
     harden()
     session = Session.of_process()

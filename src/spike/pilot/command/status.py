@@ -22,7 +22,7 @@ Exit codes:
   0  recoverable by at least two independent ways
   4  recoverable by exactly one
   1  by none
-  3  cannot tell: out of reach, not initialized, or not the superuser role
+  3  cannot tell: out of reach, not initialized, locked, or not the superuser role
 \b
 Example:
   spike status --format json
@@ -61,6 +61,8 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
         yield f"  Keyring: epoch {answer.epoch}, revision {answer.revision}"
     if answer.root_generation is not None:
         yield f"  Root key: generation {answer.root_generation}"
+    for reason in answer.stops or ():
+        yield f"  WRITES ARE STOPPED: {reason}"
     for slot in answer.slots or ():
         verified = slot.last_verified_at or "never"
         yield f"  Slot {slot.name}: {slot.kind}, {slot.state}, last verified {verified}"
