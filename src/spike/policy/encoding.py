@@ -7,14 +7,12 @@ Permissions stand in the order of the contract, each once. Times are nanoseconds
 
 from __future__ import annotations
 
-from typing import Annotated, Final
-
-import msgspec
+from typing import Final
 
 from spike.error import FormatError, InputError
 from spike.policy.rule import Permission, Policy, PolicyName, sorted_permissions
 from spike.wire.canonical import Stored, decode_canonical_untrusted, encode_canonical
-from spike.wire.go_time import UnixNs
+from spike.wire.go_time import StoredMoment
 from spike.wire.validate import (
     check_name,
     check_path_pattern,
@@ -25,8 +23,6 @@ from spike.wire.validate import (
 POLICY_FORMAT: Final = 1
 POLICY_LIMIT_BYTES: Final = 16 << 10
 
-_Moment = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-
 
 class _StoredPolicy(Stored, frozen=True):
     format: int
@@ -34,8 +30,8 @@ class _StoredPolicy(Stored, frozen=True):
     spiffe_id_pattern: str
     path_pattern: str
     permissions: list[str]
-    created_at: _Moment
-    updated_at: _Moment
+    created_at: StoredMoment
+    updated_at: StoredMoment
 
 
 def encode_policy(policy: Policy) -> bytes:
@@ -80,6 +76,6 @@ def decode_policy_untrusted(raw: bytes) -> Policy:
         stored.spiffe_id_pattern,
         stored.path_pattern,
         permissions,
-        UnixNs(stored.created_at),
-        UnixNs(stored.updated_at),
+        stored.created_at,
+        stored.updated_at,
     )

@@ -9,21 +9,21 @@ Times are nanoseconds since 1970-01-01 UTC. See `spike.wire.canonical` for what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Annotated, Final
 
 import msgspec
 
 from spike.error import FormatError
-from spike.secret.version import SecretMeta, Version, VersionId, VersionNumber
+from spike.secret.version import SecretMeta, Version
 from spike.wire.canonical import (
     ConfidentialStored,
     Stored,
     decode_canonical_untrusted,
     encode_canonical,
 )
-from spike.wire.go_time import UnixNs
+from spike.wire.go_time import StoredMoment
 
 META_FORMAT: Final = 1
 VALUES_FORMAT: Final = 1
@@ -32,24 +32,17 @@ VALUES_FORMAT: Final = 1
 VALUES_LIMIT_BYTES: Final = 8 << 20
 META_LIMIT_BYTES: Final = 8 << 20
 
-_Moment = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
-_Id = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+_ID_LENGTH: Final = 32
+_HEX: Final = re.compile(r"[0-9a-f]+")
 _Count = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
-
-
-class _StoredVersion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    number: _Count
-    id: _Id
-    created_at: _Moment
-    deleted_at: _Moment | None
 
 
 class _StoredMeta(Stored, frozen=True):
     format: int
-    created_at: _Moment
-    updated_at: _Moment
+    created_at: StoredMoment
+    updated_at: StoredMoment
     max_versions: _Count
-    versions: list[_StoredVersion]
+    versions: tuple[Version, ...]
 
 
 class _StoredValues(ConfidentialStored, frozen=True):
@@ -59,12 +52,8 @@ class _StoredValues(ConfidentialStored, frozen=True):
 
 def encode_meta(meta: SecretMeta) -> bytes:
     """Return the stored form of metadata."""
-    versions = [
-        _StoredVersion(entry.number, entry.id, entry.created_at, entry.deleted_at)
-        for entry in meta.versions
-    ]
     return encode_canonical(
-        _StoredMeta(META_FORMAT, meta.created_at, meta.updated_at, meta.max_versions, versions)
+        _StoredMeta(META_FORMAT, meta.created_at, meta.updated_at, meta.max_versions, meta.versions)
     )
 
 
@@ -79,24 +68,22 @@ def decode_meta_untrusted(raw: bytes) -> SecretMeta:
     stored = decode_canonical_untrusted(raw, _StoredMeta, thing, META_FORMAT, META_LIMIT_BYTES)
     if stored.format != META_FORMAT:
         raise FormatError(f"the {thing} is damaged: no format {stored.format} ever was")
-    versions = tuple(
-        Version(
-            VersionNumber(entry.number),
-            VersionId(entry.id),
-            UnixNs(entry.created_at),
-            None if entry.deleted_at is None else UnixNs(entry.deleted_at),
-        )
-        for entry in stored.versions
-    )
-    if not versions or len(versions) > stored.max_versions:
+    _check_versions(stored.versions, stored.max_versions, thing)
+    return SecretMeta(stored.versions, stored.max_versions, stored.created_at, stored.updated_at)
+
+
+def _check_versions(versions: tuple[Version, ...], max_versions: int, thing: str) -> None:
+    if not 1 <= len(versions) <= max_versions:
         raise FormatError(f"the {thing} is damaged: it has no version, or too many")
-    if any(later.number != earlier.number + 1 for earlier, later in pairwise(versions)):
+    first = versions[0].number
+    if [entry.number for entry in versions] != [*range(first, first + len(versions))]:
         raise FormatError(f"the {thing} is damaged: its versions are not consecutive")
-    if len({entry.id for entry in versions}) != len(versions):
+    ids = {entry.id for entry in versions}
+    if len(ids) != len(versions):
         raise FormatError(f"the {thing} is damaged: two versions have one id")
-    return SecretMeta(
-        versions, stored.max_versions, UnixNs(stored.created_at), UnixNs(stored.updated_at)
-    )
+    # One pattern over all of them: one for each would take longer than all the rest.
+    if {len(entry) for entry in ids} != {_ID_LENGTH} or not _HEX.fullmatch("".join(ids)):
+        raise FormatError(f"the {thing} is damaged: the id of a version is malformed")
 
 
 def encode_values(values: Mapping[str, str]) -> bytes:

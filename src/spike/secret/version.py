@@ -18,9 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
-from typing import Final, NewType
+from typing import Annotated, Final, NewType
 
-from spike.wire.go_time import UnixNs
+import msgspec
+from msgspec.structs import replace as changed_struct
+
+from spike.wire.go_time import StoredMoment, UnixNs
 
 VersionNumber = NewType("VersionNumber", int)
 
@@ -31,14 +34,17 @@ VersionId = NewType("VersionId", str)
 NO_VERSION: Final = VersionNumber(0)
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version; `deleted_at` is None while it lives."""
+class Version(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One version; `deleted_at` is None while it lives.
 
-    number: VersionNumber
+    Of the kind that msgspec reads directly, because each read of a secret reads all its versions; the
+    order of the fields is that of the stored form.
+    """
+
+    number: Annotated[VersionNumber, msgspec.Meta(ge=1, le=2**63 - 1)]
     id: VersionId
-    created_at: UnixNs
-    deleted_at: UnixNs | None = None
+    created_at: StoredMoment
+    deleted_at: StoredMoment | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +59,17 @@ class SecretMeta:
     @property
     def current(self) -> VersionNumber:
         """The highest version that lives, or 0."""
-        return max(self._live, default=NO_VERSION)
+        return _first_live(reversed(self.versions))
 
     @property
     def oldest(self) -> VersionNumber:
         """The lowest version that lives, or 0."""
-        return min(self._live, default=NO_VERSION)
+        return _first_live(self.versions)
 
     @property
     def highest(self) -> VersionNumber:
         """The highest version kept, deleted or not."""
         return self.versions[-1].number
-
-    @property
-    def _live(self) -> tuple[VersionNumber, ...]:
-        return tuple(entry.number for entry in self.versions if entry.deleted_at is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,9 @@ def put(
     them.
     """
     if meta is None:
-        first = Version(VersionNumber(1), version_id, created_at=now)
+        first = Version(VersionNumber(1), version_id, now, None)
         return PutResult(SecretMeta((first,), max_versions, now, now), first, ())
-    new = Version(VersionNumber(meta.highest + 1), version_id, created_at=now)
+    new = Version(VersionNumber(meta.highest + 1), version_id, now, None)
     every = (*meta.versions, new)
     kept = every[-meta.max_versions :]
     pruned = tuple(entry.id for entry in every[: -meta.max_versions])
@@ -104,7 +106,7 @@ def delete(meta: SecretMeta, versions: Iterable[int], now: UnixNs) -> SecretMeta
     if not any(entry.number in wanted and entry.deleted_at is None for entry in meta.versions):
         return meta
     changed = tuple(
-        replace(entry, deleted_at=now)
+        changed_struct(entry, deleted_at=now)
         if entry.number in wanted and entry.deleted_at is None
         else entry
         for entry in meta.versions
@@ -126,7 +128,7 @@ def undelete(
     if not any(entry.number in wanted and entry.deleted_at is not None for entry in meta.versions):
         return NothingUndeleted()
     changed = tuple(
-        replace(entry, deleted_at=None) if entry.number in wanted else entry
+        changed_struct(entry, deleted_at=None) if entry.number in wanted else entry
         for entry in meta.versions
     )
     return replace(meta, versions=changed, updated_at=now)
@@ -139,11 +141,17 @@ class NotFound:
 
 def resolve(meta: SecretMeta, version: int) -> VersionId | NotFound:
     """Return the id of a version that lives; 0 = the current one."""
-    wanted = version or meta.current
-    for entry in meta.versions:
-        if entry.number == wanted and entry.deleted_at is None:
+    for entry in reversed(meta.versions):
+        if entry.deleted_at is None and version in {entry.number, NO_VERSION}:
             return entry.id
     return NotFound()
+
+
+def _first_live(versions: Iterable[Version]) -> VersionNumber:
+    for entry in versions:
+        if entry.deleted_at is None:
+            return entry.number
+    return NO_VERSION
 
 
 def _resolved(versions: Iterable[int], current: VersionNumber) -> Set[int]:

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import NewType
+from typing import Annotated, NewType
+
+import msgspec
 
 from spike.error import FormatError
 from spike.wire.message import GoTime
 
 UnixNs = NewType("UnixNs", int)
+
+# A moment as it is stored: 64 bits, which are the years 1678 to 2262.
+StoredMoment = Annotated[UnixNs, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 _NS_PER_S = 1_000_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
