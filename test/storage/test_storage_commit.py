@@ -7,15 +7,17 @@ import asyncio
 import resource
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from spike.error import StoreConflictError, StoreUnavailableError
+from spike.error import StoreConflictError, StoreError, StoreUnavailableError
 from spike.storage.protocol import SECRET, Delete, Put, Store
 from spike.storage.sqlite import open_store
+from spike.storage.sqlite_schema import WRITER_TIMEOUT_MS
 from storage.conformance.engine import named, new
 from storage.sqlite_store import Gate, open_with_connection
 
@@ -119,6 +121,19 @@ async def check_recovered(store: Store, large: int) -> None:
     await store.check()
 
 
+async def test_a_statement_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
+    store, connection = open_with_connection(tmp_path / "store")
+    # Unlike a full disk, this error is one after which SQLite does not roll back by itself.
+    before = connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1_000_000)
+    with pytest.raises(StoreError):
+        await store.apply([new("a"), new("large", bytes(1_000_001))], fence=None)
+    assert await store.put(new("b"), fence=None) >= 1
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, before)
+    found = await store.scan_key(SECRET, "", None, 10)
+    assert [it.id.key for it in found.items] == ["b"]
+    await store.close()
+
+
 @contextmanager
 def file_size_limit(size_bytes: int) -> Iterator[None]:
     """Let no file of this process grow beyond this size: write(2) then fails, as on a bad disk."""
@@ -196,8 +211,10 @@ async def test_a_purge_does_not_wait_for_a_long_read_and_says_there_is_more(tmp_
     other.execute("BEGIN")
     other.execute("SELECT count(*) FROM record").fetchone()
     await store.put(new("b"), fence=None)
+    begin = time.monotonic()
     assert await store.purge(1_000_000) > 0
     await store.put(new("c"), fence=None)
+    assert time.monotonic() - begin < WRITER_TIMEOUT_MS / 1000
     other.execute("COMMIT")
     other.close()
     assert await store.purge(1_000_000) == 0

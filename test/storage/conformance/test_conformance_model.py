@@ -261,7 +261,7 @@ class Side(RuleBasedStateMachine):
 
 
 def test_random_operations_leave_every_engine_as_the_model_says() -> None:
-    number, examples = seed(), size(test=25, proof=2_000)
+    number, examples = seed(), size(test=25, proof=500)
     print(f"SPIKE_SEED={number}")
     run_state_machine_as_test(
         with_seed(number)(Side),
