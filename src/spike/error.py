@@ -24,6 +24,7 @@ SpikeError
 │   ├── SvidError            a certificate that is no valid X.509-SVID, or not for this peer
 │   │   └── PeerRefusedError  the TLS handshake met a peer that is not trusted
 │   └── WorkloadApiError     the Workload API denies, is malformed or out of reach
+├── ClaimError               something the demo claims is false
 └── SettingError             the operator's: an option, a variable, the machine; `next_step` says what to do
 
 Messages are for people and never hold a secret: no value, key, share or password, whole or in part.
@@ -156,6 +157,10 @@ class PeerRefusedError(SvidError, ssl.SSLError):
 
 class WorkloadApiError(IdentityError):
     """The Workload API denies, answers with something malformed, or is out of reach."""
+
+
+class ClaimError(SpikeError):
+    """Something the demo claims was looked at and found false."""
 
 
 class SettingError(SpikeError):

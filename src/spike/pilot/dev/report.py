@@ -1,0 +1,192 @@
+"""What `spike dev` says: to people in a few calm lines, to programs one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from spike.pilot.dev.place import DevPlace
+from spike.pilot.dev.supervisor import Death
+
+RESTORE_ROLE: Final = "spiffe://spike.ist/spike/pilot/role/restore"
+RESTORE: Final = f"spike-authority run --id {RESTORE_ROLE} -- spike restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Everything runs. `state` is what Nexus says of its store: open, locked, …"""
+
+    place: DevPlace
+    url: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Locked:
+    """The store has a root key and the memory that held it is gone."""
+
+    place: DevPlace
+
+
+@dataclass(frozen=True, slots=True)
+class LeftLocked:
+    """Nobody here can be asked for the password; `why` says it in a clause."""
+
+    place: DevPlace
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlocked:
+    """The root key is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something did not work, and the parts go on."""
+
+    message: str
+    next_step: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The parts are being stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Nothing runs any more; `left` is the directory that stays, None when it was deleted."""
+
+    left: Path | None
+
+
+Event = Served | Locked | LeftLocked | Unlocked | Failed | Death | Stopping | Stopped
+
+
+class Report(Protocol):
+    """Where events go."""
+
+    def tell(self, event: Event) -> None:
+        """Say what happened."""
+
+    def show_password(self, password: bytearray) -> None:
+        """Show the generated password, this once; nothing keeps a copy. The caller wipes it."""
+
+
+class HumanReport:
+    """Lines on standard output."""
+
+    def tell(self, event: Event) -> None:
+        """Say what happened."""
+        for line in lines_of(event):
+            sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    def show_password(self, password: bytearray) -> None:
+        """Show the generated password on lines of its own."""
+        _write_around(
+            b"This store is new. Its password, shown only now and stored nowhere:\n\n    ",
+            password,
+            b"\n\nKeep it. Without it nothing brings the key back once these processes have ended.\n",
+        )
+
+
+class JsonReport:
+    """One object a line on standard output; `event` names its kind."""
+
+    def tell(self, event: Event) -> None:
+        """Say what happened."""
+        sys.stdout.write(json.dumps(data_of(event)) + "\n")
+        sys.stdout.flush()
+
+    def show_password(self, password: bytearray) -> None:
+        """Give the generated password as an event of its own; its words need no escapes."""
+        _write_around(b'{"event": "password", "password": "', password, b'"}\n')
+
+
+def _write_around(before: bytes, password: bytearray, after: bytes) -> None:
+    sys.stdout.flush()
+    for piece in (before, password, after):
+        sys.stdout.buffer.write(piece)
+    sys.stdout.buffer.flush()
+
+
+def lines_of(event: Event) -> list[str]:
+    """Return an event in words."""
+    match event:
+        case Served(place, url, state):
+            return [
+                "",
+                f"SPIKE runs on this machine; the store is {state}.",
+                f"  Nexus   {url}",
+                f"  Store   {place.store}",
+                f"  Backup  {place.backup}",
+                f"  Logs    {place.log}",
+                "",
+                "In a second terminal, paste:",
+                f"  {source_line(place)}",
+                "then for example: spike secret put demo/first user=alice",
+                "",
+                "Ctrl-C stops everything.",
+            ]
+        case Locked():
+            return [
+                "",
+                "The store is locked: its root key was in memory only, and that memory is gone.",
+                "The password brings it back.",
+            ]
+        case LeftLocked(place, why):
+            how = f"{source_line(place)} && {RESTORE}"
+            return [f"The store stays locked: {why}. From another terminal: {how}"]
+        case Unlocked():
+            return ["The store is open."]
+        case Failed(message, next_step):
+            return [f"Error: {message}.", *([f"Next: {next_step}."] if next_step else [])]
+        case Death(name, code=_, pause_s=pause_s, log=log):
+            said = f" Its last words: {log}" if log else ""
+            return [f"{name} {event.how}; starting it again in {pause_s:g} s.{said}"]
+        case Stopping():
+            return ["", "Stopping."]
+        case Stopped(None):
+            return ["Stopped. Nothing is left of it."]
+        case Stopped(left):
+            return [f"Stopped. The store stays in {left}; the next start asks for its password."]
+
+
+def data_of(event: Event) -> dict[str, object]:
+    """Return an event as JSON takes it."""
+    name = type(event).__name__
+    spelled = "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
+    match event:
+        case Served(place, url, state):
+            fields: dict[str, object] = {"state": state, "url": url, **_paths(place)}
+        case Locked(place):
+            fields = _paths(place)
+        case LeftLocked(place, why):
+            fields = {"why": why, "restore": f"{source_line(place)} && {RESTORE}"}
+        case Stopped(left):
+            fields = {"left": None if left is None else str(left)}
+        case Death() | Failed() | Unlocked() | Stopping():
+            fields = asdict(event)
+    return {"event": spelled, **fields}
+
+
+def source_line(place: DevPlace) -> str:
+    """Return the line to paste in a second terminal."""
+    return f". {shlex.quote(str(place.environment_file))}"
+
+
+def _paths(place: DevPlace) -> dict[str, object]:
+    return {
+        "directory": str(place.directory),
+        "environment": str(place.environment_file),
+        "socket": f"unix://{place.workload_socket}",
+        "store": str(place.store),
+        "backup": str(place.backup),
+        "log": str(place.log),
+    }
