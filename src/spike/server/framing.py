@@ -17,7 +17,6 @@ import httptools
 
 from spike.error import InputError
 
-
 # What is given to the parser at once.
 _PIECE_BYTES: Final = 16 * 1024
 
@@ -196,9 +195,10 @@ class RequestFraming:
         self._silent_bytes = 0
 
     def on_body(self, part: bytes) -> None:
-        """Pass a part of the body on."""
-        self._silent_bytes = 0
-        self._sink.body_came(part)
+        """Pass a part of the body on; llhttp also reports empty ones, which are no progress."""
+        if part:
+            self._silent_bytes = 0
+            self._sink.body_came(part)
 
     def on_message_complete(self) -> None:
         """Pass on that the request is whole."""

@@ -58,6 +58,8 @@ class Limits:
 
     # How often deadlines are looked at, hence how late they may be kept.
     sweep_interval_s: float = 0.25
+    # How often freed memory is given back to the machine.
+    trim_interval_s: float = 60.0
     # How long accepting rests after the machine has run out of descriptors or memory.
     accept_rest_s: float = 0.5
 

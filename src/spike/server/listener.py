@@ -11,10 +11,11 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from spike.server.limit import Clock, Limits
-from spike.server.trouble import TroubleLog
+from spike.server.trouble import TroubleLog, place_of
 
 BACKLOG: Final = 1024
 
@@ -127,7 +128,7 @@ class Listener:
             accepted.setblocking(False)
             task = self._loop.create_task(self._shake_hands(accepted))
             self._handshakes[task] = self._clock.monotonic()
-            task.add_done_callback(self._handshake_ended)
+            task.add_done_callback(partial(self._handshake_ended, accepted))
 
     def _accept_failed(self, error: OSError) -> None:
         if error.errno in _OUT_OF_RESOURCES:
@@ -150,9 +151,11 @@ class Listener:
             reason = getattr(error, "reason", None) or error.strerror or str(error)
             self._trouble.report("a TLS handshake failed: %s", reason)
 
-    def _handshake_ended(self, task: asyncio.Task[None]) -> None:
+    def _handshake_ended(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
         del self._handshakes[task]
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            self._trouble.report("a connection was lost to a fault: %s", type(fault).__name__)
+        if task.cancelled():
+            accepted.close()  # it may never have been given to the event loop
+        elif (fault := task.exception()) is not None:
+            self._trouble.report("a connection was lost to a fault: %s", place_of(fault))
         if self._clock.monotonic() >= self._rests_until:
             self._accept_again()

@@ -15,6 +15,7 @@ from typing import Final
 from spike.error import SettingError
 from spike.server.admission import Admission
 from spike.server.connection import Connection
+from spike.server.heap import trimmer
 from spike.server.limit import Clock, Limits
 from spike.server.listener import Listener, listen
 from spike.server.service import Handler, Service, Trust
@@ -141,10 +142,15 @@ class Server:
             self._sweeper = None
 
     async def _sweep(self) -> None:
+        trim = trimmer()
+        trimmed = self._clock.monotonic()
         while True:
             await asyncio.sleep(self._limits.sweep_interval_s)
             self._service.tick()
             now = self._clock.monotonic()
+            if now - trimmed >= self._limits.trim_interval_s:
+                trim()
+                trimmed = now
             checks: list[Callable[[float], None]] = [
                 each.check for each in self._service.admission.all()
             ]
