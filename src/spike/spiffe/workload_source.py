@@ -10,7 +10,6 @@ again after a pause that doubles from 0.1 s to 2 s; nothing the other side does 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -123,8 +122,8 @@ class X509Source:
         """Stop following. The last material stays readable."""
         if self._following is not None:
             self._following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._following
+            # Not `await self._following`: its cancellation and our own would look the same.
+            await asyncio.wait([self._following])
         if self._first.done() and not self._first.cancelled():
             self._first.exception()  # seen: nobody else will ask for it
         self._first.cancel()
