@@ -367,13 +367,24 @@ async def _deserted_socket(path: Path) -> None:
         left.bind(str(path))
 
 
+async def _file_as_directory(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.touch()
+
+
 @pytest.mark.parametrize(
-    ("prepare", "what"), [(_no_socket, "there is no socket"), (_deserted_socket, "nobody listens")]
+    ("prepare", "what"),
+    [
+        (_no_socket, "there is no socket"),
+        (_file_as_directory, "there is no socket"),
+        (_deserted_socket, "nobody listens"),
+    ],
 )
 async def test_a_missing_workload_api_is_reported_within_seconds(
     directory: Path, prepare: Callable[[Path], Awaitable[None]], what: str
 ) -> None:
-    path = directory / "agent.sock"
+    path = directory / "run" / "agent.sock"
+    path.parent.mkdir()
     await prepare(path)
     started = time.monotonic()
     with pytest.raises(WorkloadApiError, match=what) as caught:

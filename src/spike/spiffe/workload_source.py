@@ -221,10 +221,10 @@ def _fault_of(path: Path, error: Exception) -> tuple[WorkloadApiError, _Patience
     patience = _Patience.LONG
     next_step = "look at the log of the Workload API"
     match error:
-        case FileNotFoundError() | ConnectionRefusedError():
+        case FileNotFoundError() | NotADirectoryError() | ConnectionRefusedError():
             patience = _Patience.SHORT
-            missing = isinstance(error, FileNotFoundError)
-            what = "there is no socket" if missing else "nobody listens"
+            deserted = isinstance(error, ConnectionRefusedError)
+            what = "nobody listens" if deserted else "there is no socket"
             message = f"the Workload API is out of reach: {what} at {path}"
             next_step = f"start `spike dev` or SPIRE's agent, or correct {SOCKET_VARIABLE}"
         case PermissionError():
