@@ -1,0 +1,203 @@
+"""Real processes for tests: an Authority and a Nexus as they are shipped, on loopback, in one directory.
+
+    with Installation(tmp_path) as spike:
+        spike.init()
+        spike.client.put_secret("a", {"k": "v"})
+        spike.kill_nexus()
+        spike.start_nexus()
+        spike.restore()
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from spike.client.launch import Command, Launcher
+from spike.client.nexus import NexusClient
+from spike.spiffe.id import SpiffeId
+
+NEXUS = "spiffe://spike.ist/spike/nexus"
+RESTORE = "spiffe://spike.ist/spike/pilot/role/restore"
+PASSWORD = b"zebra lamp orbit cactus 71 violin"
+BIN = Path(sys.executable).parent
+START_TIMEOUT_S = 60.0
+
+
+def eventually(what: str, condition: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
+    """Wait until a condition holds; fail, naming it, when it never does."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, f"never happened: {what}"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """Return a port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Installation:
+    """Authority and Nexus in one directory; the test's own uid is the superuser."""
+
+    def __init__(self, directory: Path, **environment: str) -> None:
+        self.directory = directory
+        self.port = free_port()
+        self.authority_arguments: list[str] = []
+        self._extra = environment
+        self._authority: subprocess.Popen[bytes] | None = None
+        self._launcher: Launcher | None = None
+        self.nexus: subprocess.Popen[bytes] | None = None
+        self._client: NexusClient | None = None
+        self.log = directory / "log"
+
+    @property
+    def store(self) -> Path:
+        return self.directory / "store"
+
+    @property
+    def place(self) -> Path:
+        return self.directory / "backup"
+
+    @property
+    def control(self) -> Path:
+        return self.directory / "run" / "control.sock"
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a user's shell would hold."""
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.directory),
+            "SPIFFE_ENDPOINT_SOCKET": f"unix://{self.directory}/run/agent.sock",
+            "SPIKE_AUTHORITY_CONTROL": str(self.control),
+            "SPIKE_NEXUS_API_URL": f"https://127.0.0.1:{self.port}",
+            "SPIKE_PILOT_STATE_DIR": str(self.directory / "pilot"),
+        }
+
+    def __enter__(self) -> Self:
+        for name in ("run", "log"):
+            (self.directory / name).mkdir(mode=0o700)
+        self.start_authority()
+        self._launcher = Launcher(self.control)
+        self.start_nexus()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            for path in sorted(self.log.iterdir()):
+                sys.stderr.write(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}\n")
+        self.drop_client()
+        self.stop_nexus()
+        if self._launcher is not None:
+            self._launcher.close()
+        if self._authority is not None:
+            self._authority.terminate()
+            self._authority.wait(30)
+
+    def start_authority(self) -> None:
+        """Start Authority and wait until it answers."""
+        run = self.directory / "run"
+        with (self.log / "authority").open("ab") as log:
+            self._authority = subprocess.Popen(
+                [
+                    str(BIN / "spike-authority"),
+                    "serve",
+                    *("--socket", str(run / "agent.sock")),
+                    *("--control", str(self.control)),
+                    *("--data", str(self.directory / "authority")),
+                    *self.authority_arguments,
+                ],
+                stdout=log,
+                stderr=log,
+                env=dict(self.environment),
+            )
+        eventually("Authority listens", self.control.exists)
+
+    def kill_authority(self) -> None:
+        """SIGKILL."""
+        assert self._authority is not None
+        self._authority.kill()
+        self._authority.wait()
+
+    def start_nexus(self) -> None:
+        """Start Nexus and wait until it answers."""
+        assert self._launcher is not None
+        environment = {
+            **self.environment,
+            "SPIKE_NEXUS_TLS_PORT": f"127.0.0.1:{self.port}",
+            "SPIKE_NEXUS_DATA_DIR": str(self.store),
+            "SPIKE_NEXUS_BACKUP_DIR": str(self.place),
+            **self._extra,
+        }
+        with (self.log / "nexus").open("ab") as log:
+            command = Command([str(BIN / "spike-nexus")], environment, stdout=log, stderr=log)
+            self.nexus = self._launcher.start(SpiffeId.parse_untrusted(NEXUS), command)
+        eventually("Nexus listens", self._listens)
+
+    def _listens(self) -> bool:
+        assert self.nexus is not None
+        assert self.nexus.poll() is None, "Nexus ended"
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def kill_nexus(self) -> None:
+        """SIGKILL."""
+        assert self.nexus is not None
+        self.nexus.kill()
+        self.nexus.wait()
+
+    def stop_nexus(self) -> int:
+        """SIGTERM; return the exit code."""
+        if self.nexus is None:
+            return 0
+        if self.nexus.poll() is None:
+            self.nexus.send_signal(signal.SIGTERM)
+        return self.nexus.wait(30)
+
+    @property
+    def client(self) -> NexusClient:
+        """A superuser's client, made at its first use."""
+        if self._client is None:
+            self._client = NexusClient.from_environment(self.environment)
+        return self._client
+
+    def drop_client(self) -> None:
+        """Close the client, for what comes after a restart of Authority."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def spike(self, *arguments: str, stdin: bytes = b"", identity: str = "") -> subprocess.CompletedProcess[bytes]:
+        """Run the command `spike`, with another identity if one is named."""
+        command = [str(BIN / "spike"), *arguments]
+        if identity:
+            command = [str(BIN / "spike-authority"), "run", "--id", identity, "--", *command]
+        return subprocess.run(
+            command, input=stdin, capture_output=True, env=dict(self.environment), check=False
+        )
+
+    def init(self) -> None:
+        """Make the root key with PASSWORD."""
+        done = self.spike("init", "--password-stdin", stdin=PASSWORD)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def restore(self) -> None:
+        """Bring the root key back with PASSWORD."""
+        done = self.spike("restore", "--password-stdin", "--yes", stdin=PASSWORD, identity=RESTORE)
+        assert done.returncode == 0, done.stderr.decode()
