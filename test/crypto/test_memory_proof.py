@@ -74,7 +74,7 @@ with root.view() as view:
 
 @contextmanager
 def process(code: str, keys: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Run `code` until it has told its keys; give its pid and the keys; then let it end."""
+    """Run `code` until it has told so many keys; give its pid and the keys; then let it end."""
     with subprocess.Popen(
         [sys.executable, "-c", PRELUDE + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
@@ -155,23 +155,76 @@ def test_a_copy_on_the_heap_is_found_in_every_form(form: str) -> None:
         assert form in {hit.form for hit in find_in_process(pid, patterns_of(key))}
 
 
+ONE_STEP = {
+    "a derivation": """
+root, data = KeyMemory.generate(), KeyMemory.generate()
+held = purpose.purpose_key(root, purpose.Purpose.WRAP, STORE, 1)
+say(root, data)
+""",
+    "a check value": """
+root, data = KeyMemory.generate(), KeyMemory.generate()
+held = purpose.data_check_value(data, "record", STORE, 1), purpose.check_value(root, STORE, 1)
+say(root, data)
+""",
+    "an unwrapping": """
+root, data = KeyMemory.generate(), KeyMemory.generate()
+with data.view() as view:
+    blob = record.seal(root, 1, WRAPPED, view)
+again = KeyMemory.allocate(32)
+record.open_into(root, WRAPPED, blob, again)
+say(root, again)
+""",
+}
+
+
+@pytest.mark.parametrize("step", ONE_STEP)
+def test_one_step_alone_leaves_nothing(step: str) -> None:
+    """Later work writes over much of what a step leaves: here nothing follows."""
+    with process(ONE_STEP[step], 2) as (pid, (root, data)):
+        assert search(pid, derived_from(root, data)) == {}
+
+
+def test_the_key_of_a_single_message_is_not_left_either() -> None:
+    """Not claimed for every moment (threads may interleave), but so it is when nothing interferes."""
+    code = """
+key, head = KeyMemory.generate(), KeyMemory.allocate(32)
+blob = record.seal(key, 1, CONTEXT, b"x" * 1024)
+for _ in range(10):
+    assert record.open_untrusted(key, CONTEXT, blob) == b"x" * 1024
+with head.view() as view:
+    view[:30] = blob[:30]
+say(key, head)
+"""
+    with process(code, 2) as (pid, (key, head)):
+        texts = (b"secret", b"tenant/acme", b"0a" * 16, b"value")
+        context = head[:6] + STORE + b"".join(struct.pack(">H", len(t)) + t for t in texts)
+        label = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
+        block = hmac.digest(key, label + head[6:30] + context + b"\x01", "sha512")
+        assert search(pid, {"message key": block[:32], "first block": block}) == {}
+        # The commitment starts in the first block: that it is public shows the block was right.
+        blob_in_memory = find_in_process(pid, {"nonce and commitment": block[44:]})
+        assert blob_in_memory != []
+
+
 NOT_CHOSEN = {
     "the key, when it opens": """
 key = KeyMemory.generate()
 sealed = cobblestone.seal(key, b"context", b"x" * 1024)
+held = []
 for _ in range(100):
     with key.view() as view:
-        decryptor = Cobblestone256Decryptor(view, b"context")
-        assert decryptor.update(sealed) + decryptor.finalize() == b"x" * 1024
-        del decryptor
+        held.append(Cobblestone256Decryptor(view, b"context"))
+    assert held[-1].update(sealed) + held[-1].finalize() == b"x" * 1024
+del held
 """,
     "a wrapped key, when it seals": """
 key, wrap = KeyMemory.generate(), KeyMemory.generate()
+held = []
 for _ in range(100):
     with key.view() as view, wrap.view() as wrap_view:
-        encryptor = Cobblestone256Encryptor(wrap_view, b"context")
-        encryptor.update(view) + encryptor.finalize()
-        del encryptor
+        held.append(Cobblestone256Encryptor(wrap_view, b"context"))
+        held[-1].update(view) + held[-1].finalize()
+del held
 """,
 }
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from size import size
 from spike.error import SettingError, WipedError
 from spike.memory import KeyMemory, page, wipe_all
+from spike.memory.arena import ARENA
 from spike.memory.process import check_key_pages
 
 NO_SUCH_CALL = 100_000
@@ -87,8 +88,9 @@ def test_wiping_overwrites_at_once_even_under_an_open_view() -> None:
         key.wipe()
         assert bytes(view) == bytes(32)
         view[:] = b"x" * 32  # what a borrower writes too late is overwritten too
-    assert KeyMemory.allocate(32)._place.page is key._place.page
-    assert content(KeyMemory.allocate(32)) == bytes(32)
+    next_key = KeyMemory.allocate(32)
+    assert next_key._place.offset == key._place.offset
+    assert content(next_key) == bytes(32)
 
 
 def test_a_place_is_not_given_to_another_key_while_a_view_of_it_is_open() -> None:
@@ -129,6 +131,33 @@ def test_a_key_that_nobody_holds_is_overwritten_and_its_place_used_again() -> No
         del first
         gc.collect()
         assert bytes(whole[place.offset : place.offset + 32]) == bytes(32)
+
+
+def test_a_place_given_back_twice_is_handed_out_once() -> None:
+    """Two threads that wipe and leave a view at the same moment both give the place back."""
+    key = KeyMemory.generate()
+    key.wipe()
+    ARENA.give_back(key._place)
+    first = filled(b"1" * 32)
+    ARENA.give_back(key._place)
+    second = filled(b"2" * 32)
+    assert (content(first), content(second)) == (b"1" * 32, b"2" * 32)
+
+
+INTERRUPTED = """
+import signal
+from spike.memory import KeyMemory
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.setitimer(signal.ITIMER_REAL, 0.00005, 0.00005)
+for _ in range(200):
+    with KeyMemory.generate(65536) as key, key.view() as view:
+        assert any(view[-16:]), "the end of the key was left as zeros"
+signal.setitimer(signal.ITIMER_REAL, 0)
+"""
+
+
+def test_a_signal_while_a_key_is_made_leaves_no_part_of_it_out() -> None:
+    subprocess.run([sys.executable, "-c", INTERRUPTED], check=True, timeout=60)
 
 
 def test_wipe_all_overwrites_every_kind_of_key() -> None:
