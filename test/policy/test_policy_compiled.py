@@ -107,6 +107,70 @@ def test_the_set_decides_as_one_search_for_each_policy_would(
     assert decider.decide(peer, path, wanted) is expected, "also from what it remembers"
 
 
+NAMED = st.dictionaries(
+    st.integers(0, 39),
+    st.tuples(
+        st.sampled_from(ID_PATTERNS),
+        st.sampled_from((*PATH_PATTERNS, "(")),
+        st.sampled_from(PERMISSIONS),
+    ),
+)
+
+
+@settings(max_examples=size(test=100, proof=20_000), deadline=None, derandomize=True)
+@given(
+    st.lists(NAMED, min_size=1, max_size=4),
+    st.lists(st.tuples(st.sampled_from(PEERS), PATHS), max_size=5),
+)
+def test_policies_changed_little_by_little_decide_as_if_compiled_afresh(
+    changes: list[dict[int, tuple[str, str, Permission]]], asked: list[tuple[SpiffeId, str]]
+) -> None:
+    standing = {
+        f"p{n}": policy(f"p{n}", "^spiffe://", f"^{n}/", Permission.READ) for n in range(40)
+    }
+    decider = CompiledPolicies(standing.values())
+    for change in changes:
+        for number, (ids, paths, permission) in change.items():
+            if number % 3 == 0:
+                standing.pop(f"p{number}", None)
+            else:
+                standing[f"p{number}"] = policy(f"p{number}", ids, paths, permission)
+        decider = CompiledPolicies(standing.values(), decider)
+        afresh = CompiledPolicies(standing.values())
+        assert decider.left_out == afresh.left_out
+        for peer, path in asked:
+            for wanted in PERMISSIONS:
+                expected = afresh.decide(peer, path, wanted)
+                assert decider.decide(peer, path, wanted) is expected
+
+
+def test_a_small_change_of_many_policies_compiles_only_what_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = [policy(f"p{n}", "^spiffe://", f"^{n}/", Permission.READ) for n in range(100)]
+    first = CompiledPolicies(many)
+    compiled_patterns: list[int] = []
+    honest = compiled._automaton
+
+    def counting(patterns: Sequence[str]) -> compiled._Automaton:
+        compiled_patterns.append(len(patterns))
+        return honest(patterns)
+
+    monkeypatch.setattr(compiled, "_automaton", counting)
+    added = policy("new", "^spiffe://", "^new/", Permission.READ)
+    second = CompiledPolicies([*many[1:], added], first)
+    assert compiled_patterns == [1, 1]
+    assert second.decide(PEERS[0], "new/x", Permission.READ)
+    assert not second.decide(PEERS[0], "0/x", Permission.READ), "what was deleted allows nothing"
+    assert second.decide(PEERS[0], "1/x", Permission.READ)
+    replaced = policy("p1", "^spiffe://", "^one/", Permission.READ)
+    third = CompiledPolicies([replaced, *many[2:], added], second)
+    assert not third.decide(PEERS[0], "1/x", Permission.READ), "what was replaced allows nothing"
+    assert third.decide(PEERS[0], "one/x", Permission.READ)
+    CompiledPolicies(many[50:], third)
+    assert compiled_patterns[-2:] == [50, 50]
+
+
 def test_no_policy_allows_nothing() -> None:
     decider = CompiledPolicies([])
     assert not decider.candidates(PEERS[1], Permission.READ)
