@@ -253,7 +253,8 @@ class Store(Protocol):
         """Return up to `limit` (1 to PAGE_LIMIT) records of a kind whose key begins with `prefix`.
 
         A record that is there during the whole scan is returned exactly once, whatever is written
-        meanwhile.
+        meanwhile. A cursor from another scan may skip records, but never brings in one that this
+        scan does not select.
         """
         ...
 

@@ -208,6 +208,20 @@ async def test_a_scan_out_of_its_limits_is_refused(store: Store) -> None:
         await store.scan(Kind("no kind"), "", None, 1)
 
 
+async def test_a_cursor_from_another_scan_brings_in_nothing_from_outside(store: Store) -> None:
+    await fill(store, ["a", "b/1", "b/2", "c"])
+    await store.put(new("b/3", kind=POLICY), fence=None)
+    page = await store.scan(SECRET, "", None, 1)
+    assert [it.id.key for it in page.items] == ["a"]
+    inside = await store.scan(SECRET, "b/", page.after, 10)
+    assert [it.id.key for it in inside.items] == ["b/1", "b/2"]
+    heads = await store.scan_key(SECRET, "b/", page.after, 10)
+    assert [it.id.key for it in heads.items] == ["b/1", "b/2"]
+    behind = await store.scan(SECRET, "", page.after, 2)
+    beyond = await store.scan(SECRET, "a", behind.after, 10)
+    assert beyond.items == ()
+
+
 @pytest.mark.parametrize("text", ["", "nonsense", "\0", "x" * 100_000, "\ud800:", "00:a\0"])
 async def test_what_is_no_cursor_is_refused(store: Store, text: str) -> None:
     await fill(store, ["a"])
