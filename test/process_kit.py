@@ -1,11 +1,11 @@
 """Real processes for tests: an Authority and a Nexus as they are shipped, on loopback, in one directory.
 
-    with Installation(tmp_path) as spike:
-        spike.init()
-        spike.client.put_secret("a", {"k": "v"})
-        spike.kill_nexus()
-        spike.start_nexus()
-        spike.restore()
+with Installation(tmp_path) as spike:
+    spike.init()
+    spike.client.put_secret("a", {"k": "v"})
+    spike.kill_nexus()
+    spike.start_nexus()
+    spike.restore()
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 60.0
 
 
-def eventually(what: str, condition: Callable[[], bool], timeout_s: float = START_TIMEOUT_S) -> None:
+def eventually(
+    what: str, condition: Callable[[], bool], timeout_s: float = START_TIMEOUT_S
+) -> None:
     """Wait until a condition holds; fail, naming it, when it never does."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -183,7 +185,9 @@ class Installation:
             self._client.close()
             self._client = None
 
-    def spike(self, *arguments: str, stdin: bytes = b"", identity: str = "") -> subprocess.CompletedProcess[bytes]:
+    def spike(
+        self, *arguments: str, stdin: bytes = b"", identity: str = ""
+    ) -> subprocess.CompletedProcess[bytes]:
         """Run the command `spike`, with another identity if one is named."""
         command = [str(BIN / "spike"), *arguments]
         if identity:

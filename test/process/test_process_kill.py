@@ -1,4 +1,4 @@
-"""SIGKILL at random moments under load: nothing acknowledged is lost, no value is wrong, the password brings it back."""
+"""SIGKILL at random moments under load: nothing acknowledged is lost, and the password brings it back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 
 from process_kit import Installation, eventually
 from size import record, seed, size
-
 from spike.client.nexus import NexusClient
 from spike.error import NotFoundError, SpikeError
 
@@ -17,7 +16,7 @@ SHARED = "shared/path"
 
 
 class Writer(threading.Thread):
-    """Counts up on a path of its own and adds to a shared one until it meets an error; remembers what was acknowledged."""
+    """Counts up on a path of its own and adds to a shared one until an error; remembers what was acknowledged."""
 
     def __init__(self, client: NexusClient, number: int, begin: int) -> None:
         super().__init__(daemon=True)
@@ -38,7 +37,9 @@ class Writer(threading.Thread):
                 self.acknowledged = self.attempted
                 seen = self._client.get_secret(self.path)["n"]
                 if seen != str(self.acknowledged):
-                    self.wrong = f"{self.path} gave {seen} after {self.acknowledged} was acknowledged"
+                    self.wrong = (
+                        f"{self.path} gave {seen} after {self.acknowledged} was acknowledged"
+                    )
                     return
                 self.shared_attempted += 1
                 self._client.put_secret(SHARED, {"by": str(self.number)})
@@ -91,7 +92,14 @@ def test_nothing_acknowledged_is_lost_when_nexus_is_killed_under_load(tmp_path: 
             version = current_version(spike.client, SHARED)
             acknowledged = shared + sum(writer.shared_acknowledged for writer in writers)
             attempted = shared + sum(writer.shared_attempted for writer in writers)
-            assert acknowledged <= version <= attempted, "an update of two writers on one path was lost"
+            assert acknowledged <= version <= attempted, (
+                "an update of two writers on one path was lost"
+            )
             shared = version
         assert spike.client.get_status().epoch == rounds + 1
-        record("SIGKILL of Nexus under load", rounds, f"{writes} acknowledged writes, none lost", seed=chosen)
+        record(
+            "SIGKILL of Nexus under load",
+            rounds,
+            f"{writes} acknowledged writes, none lost",
+            seed=chosen,
+        )
