@@ -209,7 +209,7 @@ async def test_a_scan_out_of_its_limits_is_refused(store: Store) -> None:
 
 
 async def test_a_cursor_from_another_scan_brings_in_nothing_from_outside(store: Store) -> None:
-    await fill(store, ["a", "b/1", "b/2", "c"])
+    await fill(store, ["a", "aa", "b/1", "b/2", "c"])
     await store.put(new("b/3", kind=POLICY), fence=None)
     page = await store.scan(SECRET, "", None, 1)
     assert [it.id.key for it in page.items] == ["a"]
