@@ -152,7 +152,7 @@ def test_a_small_change_of_many_policies_compiles_only_what_changed(
     compiled_patterns: list[int] = []
     honest = compiled._automaton
 
-    def counting(patterns: Sequence[str]) -> compiled._Automaton:
+    def counting(patterns: Sequence[str]) -> tuple[compiled._Automaton, int]:
         compiled_patterns.append(len(patterns))
         return honest(patterns)
 
@@ -169,6 +169,33 @@ def test_a_small_change_of_many_policies_compiles_only_what_changed(
     assert third.decide(PEERS[0], "one/x", Permission.READ)
     CompiledPolicies(many[50:], third)
     assert compiled_patterns[-2:] == [50, 50]
+
+
+def test_what_is_written_little_by_little_can_be_compiled_all_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Small sizes, so that the last is reached soon. A server that starts compiles all at once.
+    monkeypatch.setattr(compiled, "_SET_MEMORY_BYTES", (1 << 16, 1 << 18, 1 << 20))
+    standing: list[Policy] = []
+    decider = CompiledPolicies(standing)
+    refused_at = None
+    for number in range(2000):
+        following = [
+            *standing,
+            policy(f"p{number}", "^spiffe://", f"^{number}/x{{40}}", Permission.READ),
+        ]
+        try:
+            decider = CompiledPolicies(following, decider)
+        except InputError:
+            refused_at = number
+            break
+        standing = following
+        if number % 25 == 0:
+            CompiledPolicies(standing)
+    assert refused_at is not None, "the sizes are chosen so that the end is reached"
+    CompiledPolicies(standing)
+    with pytest.raises(InputError):
+        CompiledPolicies(following)
 
 
 def test_no_policy_allows_nothing() -> None:

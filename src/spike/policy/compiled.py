@@ -60,16 +60,14 @@ class CompiledPolicies:
         self, policies: Iterable[Policy], previous: CompiledPolicies | None = None
     ) -> None:
         wanted = tuple(policies)
-        kept = None if previous is None else _kept(previous._base, wanted)
-        if previous is None or kept is None:
+        reused = None if previous is None else _reused(previous._base, wanted)
+        if reused is None:
             self._base: _Layer = _layer(wanted)
             self._recent = _NO_LAYER
             self.left_out = self._base.left_out
             alive = set(range(len(self._base.policies)))
         else:
-            alive, recent = kept
-            self._base = previous._base
-            self._recent = _layer(recent)
+            self._base, alive, self._recent = reused
             self.left_out = self._recent.left_out
         # Positions count through the base, then through the recent ones.
         self._offset = len(self._base.policies)
@@ -133,10 +131,11 @@ class _Layer:
     ids_in: _Automaton
     paths_in: _Automaton
     left_out: tuple[PolicyName, ...]
+    memory_bytes: int
 
 
-def _kept(base: _Layer, wanted: Sequence[Policy]) -> tuple[set[int], tuple[Policy, ...]] | None:
-    """Return which of `base` are still wanted and what is wanted besides; None if too much differs."""
+def _reused(base: _Layer, wanted: Sequence[Policy]) -> tuple[_Layer, set[int], _Layer] | None:
+    """Return `base`, which of it is still wanted, and a layer of the rest; None to compile all again."""
     positions = {policy.name: position for position, policy in enumerate(base.policies)}
     alive, recent = set(), []
     for policy in wanted:
@@ -147,7 +146,12 @@ def _kept(base: _Layer, wanted: Sequence[Policy]) -> tuple[set[int], tuple[Polic
             recent.append(policy)
     if len(base.policies) - len(alive) + len(recent) > len(base.policies) // _RECENT_FRACTION:
         return None
-    return alive, tuple(recent)
+    layer = _layer(tuple(recent))
+    # Sizes add up, so these two fit together into the last size. That must be sure at each write: a
+    # server that starts compiles all at once, and must not find only then that they are too large.
+    if base.memory_bytes == _SET_MEMORY_BYTES[-1] or layer.memory_bytes > _SET_MEMORY_BYTES[0]:
+        return None
+    return base, alive, layer
 
 
 def _holders(
@@ -167,17 +171,18 @@ class _UnreadableError(Exception):
 
 def _layer(policies: tuple[Policy, ...]) -> _Layer:
     try:
-        return _Layer(policies, *_automata(policies), left_out=())
+        return _compiled(policies, left_out=())
     except _UnreadableError:
         # Never for policies written under this version of RE2, so only now is each looked at.
         readable = tuple(policy for policy in policies if _is_readable(policy))
         left_out = sorted({policy.name for policy in policies} - {p.name for p in readable})
-        return _Layer(readable, *_automata(readable), left_out=tuple(left_out))
+        return _compiled(readable, left_out=tuple(left_out))
 
 
-def _automata(policies: Sequence[Policy]) -> tuple[_Automaton, _Automaton]:
-    ids = _automaton([policy.spiffe_id_pattern for policy in policies])
-    return ids, _automaton([policy.path_pattern for policy in policies])
+def _compiled(policies: tuple[Policy, ...], left_out: tuple[PolicyName, ...]) -> _Layer:
+    ids_in, ids_bytes = _automaton([policy.spiffe_id_pattern for policy in policies])
+    paths_in, paths_bytes = _automaton([policy.path_pattern for policy in policies])
+    return _Layer(policies, ids_in, paths_in, left_out, max(ids_bytes, paths_bytes))
 
 
 def _is_readable(policy: Policy) -> bool:
@@ -191,9 +196,10 @@ def _is_readable(policy: Policy) -> bool:
     return True
 
 
-def _automaton(patterns: Sequence[str]) -> _Automaton:
+def _automaton(patterns: Sequence[str]) -> tuple[_Automaton, int]:
+    """Return the automaton of the patterns and the bound of its memory."""
     if not patterns:
-        return _nothing  # RE2 has no automaton of no patterns
+        return _nothing, 0  # RE2 has no automaton of no patterns
     for memory_bytes in _SET_MEMORY_BYTES:
         automaton = re2.Set.SearchSet(pattern_options(memory_bytes))
         try:
@@ -208,7 +214,7 @@ def _automaton(patterns: Sequence[str]) -> _Automaton:
         except re2.error:
             continue
         match: _Automaton = automaton.Match
-        return match
+        return match, memory_bytes
     raise InputError(
         "the policies are too large together",
         "use fewer policies, or shorter patterns without large repetitions",
@@ -219,4 +225,4 @@ def _nothing(text: str) -> None:  # noqa: ARG001  (an _Automaton)
     return None
 
 
-_NO_LAYER: Final = _Layer((), _nothing, _nothing, ())
+_NO_LAYER: Final = _Layer((), _nothing, _nothing, left_out=(), memory_bytes=0)
