@@ -2,8 +2,9 @@
 
     python -I -S hold.py CHANNEL PARENT MASK COMMAND…
 
-CHANNEL is a stream socket: one byte comes in when the process has its identity; out goes nothing if
-the command was executed (the socket closes by that), else the error number. PARENT is the process
+CHANNEL is a stream socket: when the process has its identity, the address of the Workload API comes
+in, a line; out goes nothing if the command was executed (the socket closes by that), else the error
+number. PARENT is the process
 that must still be the parent; MASK are the signals to block, comma-separated.
 
 Nothing of SPIKE is imported and no site directory read: this starts in a few milliseconds.
@@ -18,6 +19,7 @@ import socket
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_LINE_LIMIT_BYTES = 4096
 
 
 def main(arguments: list[str]) -> int:
@@ -29,15 +31,14 @@ def main(arguments: list[str]) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(arguments[1]):
         return 1  # the launcher was gone before the signal was asked for
-    try:
-        if not channel.recv(1):
-            return 1
-    except OSError:
-        return 1
-    # Python ignores these; the command must find them as usual.
-    for name in ("SIGPIPE", "SIGXFZ", "SIGXFSZ"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+    line = channel.makefile("rb").readline(_LINE_LIMIT_BYTES)
+    if not line.endswith(b"\n"):
+        return 1  # no identity: the launcher has said why
+    os.environb[b"SPIFFE_ENDPOINT_SOCKET"] = line.strip()
+    # Python has taken these over; the command must find them as usual.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [int(n) for n in arguments[2].split(",") if n])
     command = arguments[3:]
     try:
