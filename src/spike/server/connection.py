@@ -103,6 +103,8 @@ class Connection(asyncio.Protocol):
             self._service.note_end()
         self._phase = Phase.CLOSING
         self._unsent = memoryview(b"")
+        # Without cycles, all that this connection held is free as soon as its handler has ended.
+        self._framing.close()
         if self._body is not None:
             self._body.fail(InputError("the peer went away before its request was whole"))
 
@@ -260,6 +262,8 @@ class Connection(asyncio.Protocol):
             self._respond(INTERNAL_ERROR)
         finally:
             self._task = None
+            if self._phase is Phase.CLOSING:
+                self._head = self._body = None
             self._service.answering.discard(self)
             self._service.note_end()
 

@@ -106,6 +106,11 @@ class RequestFraming:
             for start in range(0, len(data), _PIECE_BYTES):
                 self._feed(whole[start : start + _PIECE_BYTES])
 
+    def close(self) -> None:
+        """Read nothing more, and let go of parser and sink, which hold this object in turn."""
+        self._ended = True
+        del self._parser, self._sink
+
     def _feed(self, data: bytes | memoryview) -> None:
         if self._ended:
             return
