@@ -145,8 +145,9 @@ class SmallNexus:
         self.ledger = Ledger()
         self.secrets: dict[str, dict[int, Version]] = {}
         self.policies: dict[str, policy.PolicyPutRequest] = {}
-        self.answers: list[Response | None] = []  # given instead of the next ones; None: hang up
+        self.answers: list[Response | None] = []  # given instead of the next ones, where not None
         self.targets: list[str] = []
+        self.bodies: list[bytes] = []
         self._one_time: dict[str, OneTimeKey] = {}
         self._confirm = ""
         self._roles = RoleMap.from_settings({})
@@ -177,6 +178,7 @@ class SmallNexus:
         path = request.path.decode() if isinstance(request.path, bytes) else request.path
         self.targets.append(f"{path}?{query}" if query else path)
         body = await request.body(1 << 20)
+        self.bodies.append(body)
         if self.answers and (planned := self.answers.pop(0)) is not None:
             return planned
         try:
@@ -396,6 +398,7 @@ class Site:
     directory: Path
     apis: Mapping[str, WorkloadApi]
     ca: Ca
+    server: Server
     loop: LoopThread
     fork: SpikeFork
 
@@ -441,7 +444,7 @@ def site() -> Iterator[Site]:
             for api in apis.values():
                 loop.run(api.start())
             url = f"https://127.0.0.1:{server.port}"
-            yield Site(nexus, url, Path(name), apis, ca, loop, fork)
+            yield Site(nexus, url, Path(name), apis, ca, server, loop, fork)
         finally:
             for api in apis.values():
                 loop.run(api.stop())

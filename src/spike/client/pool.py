@@ -38,6 +38,7 @@ IDLE_LIMIT_S: Final = 30.0
 AGE_LIMIT_S: Final = 1800.0  # half of what the server allows
 CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_LIMIT_BYTES: Final = 64 << 20
+_ALERT_TIMEOUT_S: Final = 0.5
 
 _HEADERS: Final = {"Content-Type": "application/json"}
 _START: Final = "see that Nexus runs, and that SPIKE_NEXUS_API_URL is its address"
@@ -237,7 +238,10 @@ def _round_trip(
         response = wire.getresponse()
     except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
         # http.client.RemoteDisconnected is a ConnectionError too.
-        raise _ClosedUnansweredError(error) from error
+        raise _ClosedUnansweredError(_alert_of(wire.sock) or error) from error
+    if response.length is None and not response.chunked:
+        # Its end would be the end of the connection, which anything can bring about.
+        raise http.client.IncompleteRead(b"")
     if (response.length or 0) > ANSWER_LIMIT_BYTES:
         raise AnswerError(
             f"the answer has more than {ANSWER_LIMIT_BYTES >> 20} MiB", "ask for less"
@@ -252,3 +256,21 @@ def _round_trip(
     if response.will_close:
         wire.close()
     return Reply(response.status, data)
+
+
+def _alert_of(wire: ssl.SSLSocket | None) -> ssl.SSLError | None:
+    """Return the TLS alert that a server closed with, if it can still be read.
+
+    In TLS 1.3 a client's handshake ends before the server has looked at its certificate: a refusal
+    arrives when the request is already being written.
+    """
+    if wire is None:  # reading has met the end already, and an alert would have been an error
+        return None
+    try:
+        wire.settimeout(_ALERT_TIMEOUT_S)
+        wire.recv(1)
+    except ssl.SSLError as error:
+        return error if "ALERT" in (error.reason or "") else None
+    except OSError:
+        return None
+    return None
