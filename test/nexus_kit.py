@@ -13,7 +13,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +68,12 @@ class RunningNexus:
     def store(self) -> Store:
         return self.vault.store
 
-    def context_of(self, spiffe_id: str) -> ssl.SSLContext:
-        """Return a client context with an SVID of this ID."""
+    def context_of(self, spiffe_id: str, ca: Ca | None = None) -> ssl.SSLContext:
+        """Return a client context with an SVID of this ID, from the own authority or another one."""
         if spiffe_id not in self._contexts:
-            held = HeldSource(material(self.ca.svid(spiffe_id), self.ca))
+            issuer = ca or self.ca
+            federated = () if issuer is self.ca else (self.ca,)
+            held = HeldSource(material(issuer.svid(spiffe_id), issuer, *federated))
             self._contexts[spiffe_id] = client_context(held, any_peer)
         return self._contexts[spiffe_id]
 
@@ -108,11 +110,15 @@ class RunningNexus:
 
     async def request(self, spiffe_id: str, method: str, target: str, body: bytes) -> Answer:
         """Send any method."""
-        return await asyncio.to_thread(self._request, spiffe_id, method, target, body)
+        return await self.send(self.context_of(spiffe_id), method, target, body)
 
-    def _request(self, spiffe_id: str, method: str, target: str, body: bytes) -> Answer:
+    async def send(self, context: ssl.SSLContext, method: str, target: str, body: bytes) -> Answer:
+        """Send anything over a connection of its own made with a context."""
+        return await asyncio.to_thread(self._send, context, method, target, body)
+
+    def _send(self, context: ssl.SSLContext, method: str, target: str, body: bytes) -> Answer:
         connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.server.port, context=self.context_of(spiffe_id), timeout=30
+            "127.0.0.1", self.server.port, context=context, timeout=30
         )
         with contextlib.closing(connection):
             connection.request(method, target, body, {"Content-Type": "application/json"})
@@ -131,6 +137,7 @@ async def running(
     born: bool = True,
     password: bytes | None = None,
     limits: Limits | None = None,
+    federated: Sequence[Ca] = (),
 ) -> AsyncIterator[RunningNexus]:
     """Run a Nexus. `born`: with a root key from a derived slot key; else as it finds the store.
 
@@ -159,7 +166,7 @@ async def running(
         }
         dispatcher = Dispatcher(vault, handlers, RoleMap.from_settings(environment or {}), 1 << 20)
         ca = ca or Ca("spike.ist")
-        source = HeldSource(material(ca.svid(NEXUS), ca))
+        source = HeldSource(material(ca.svid(NEXUS), ca, *federated))
         server = Server(
             dispatcher.handle,
             server_context(source),

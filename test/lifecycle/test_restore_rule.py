@@ -27,7 +27,7 @@ def born() -> Iterator[lifecycle_kit.Born]:
     made.ring.wipe()
 
 
-def refused(reason: Reason) -> object:
+def refused(reason: Reason) -> pytest.RaisesExc[RefusalError]:
     return pytest.raises(RefusalError, check=lambda error: error.reason is reason)
 
 

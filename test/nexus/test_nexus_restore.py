@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import lifecycle_kit
 import msgspec
 import pytest
-from nexus_kit import RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
 
+import lifecycle_kit
+from nexus_kit import RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
 from spike.lifecycle import anchor, backup, keyring
 from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.slot import seal_root
@@ -103,11 +103,15 @@ def locked(lost: Lost) -> object:
 async def test_init_makes_one_root_key_once_and_proves_its_backup(tmp_path: Path) -> None:
     async with running(tmp_path / "data", place=tmp_path / "backup", born=False) as nexus:
         asked = await nexus.seal(SUPERUSER, b"short")
-        status, told = await nexus.call(SUPERUSER, "/v1/operator/init", {**asked, "slotName": "ada"})
+        status, told = await nexus.call(
+            SUPERUSER, "/v1/operator/init", {**asked, "slotName": "ada"}
+        )
         assert (status, told["err"]) == (400, "refused_weak_password")
         assert await nexus.store.census() == {}
         asked = await nexus.seal(SUPERUSER, PASSWORD)
-        status, told = await nexus.call(SUPERUSER, "/v1/operator/init", {**asked, "slotName": "ada"})
+        status, told = await nexus.call(
+            SUPERUSER, "/v1/operator/init", {**asked, "slotName": "ada"}
+        )
         assert (status, told["generation"], told["epoch"], told["slot"]) == (200, 1, 1, "ada")
         assert [place["state"] for place in told["backupPlaces"]] == ["current"]
         document = nexus.vault.opened.document
@@ -115,7 +119,9 @@ async def test_init_makes_one_root_key_once_and_proves_its_backup(tmp_path: Path
         assert document.slots[0].argon2 == "$argon2id$v=19$m=262144,t=3,p=4"
         await put(nexus, "a", "1")
         asked = await nexus.seal(SUPERUSER, PASSWORD)
-        status, told = await nexus.call(SUPERUSER, "/v1/operator/init", {**asked, "slotName": "ada"})
+        status, told = await nexus.call(
+            SUPERUSER, "/v1/operator/init", {**asked, "slotName": "ada"}
+        )
         assert (status, told["err"]) == (400, "refused_already_initialized")
         assert nexus.vault.opened.document is document
     async with running(tmp_path / "data", place=tmp_path / "backup", born=False) as nexus:
@@ -124,7 +130,9 @@ async def test_init_makes_one_root_key_once_and_proves_its_backup(tmp_path: Path
         assert await got(nexus, "a") == (200, {"data": {"k": "1"}})
 
 
-async def test_only_the_superuser_may_initialize_and_only_the_restore_role_may_restore(lost: Lost) -> None:
+async def test_only_the_superuser_may_initialize_and_only_the_restore_role_may_restore(
+    lost: Lost,
+) -> None:
     denied = (401, {"err": "access_unauthorized"})
     async with running(lost.data, place=lost.place, born=False) as nexus:
         assert await nexus.call(RESTORE, "/v1/operator/init") == denied

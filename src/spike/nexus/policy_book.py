@@ -140,7 +140,7 @@ class PolicyBook:
             encoded = encode_policy(policy)
             listed = add(now.listed, Right(RightKind.POLICY, policy.name), encoded)
             following = {**now.policies, policy.name: policy}
-            compiled = CompiledPolicies(following.values())
+            compiled = CompiledPolicies(following.values(), now.compiled)
             record_id = RecordId(POLICY, policy.name)
             row = self._sealed.put(record_id, encoded, await self._expected(record_id))
             await self._write(row, listed, following, compiled)
@@ -160,7 +160,8 @@ class PolicyBook:
             record_id = RecordId(POLICY, name)
             revision = await self._sealed.head(record_id)
             row = None if revision is None else Delete(record_id, revision)
-            await self._write(row, listed, following, CompiledPolicies(following.values()))
+            compiled = CompiledPolicies(following.values(), now.compiled)
+            await self._write(row, listed, following, compiled)
 
     async def _expected(self, record_id: RecordId) -> Expected:
         revision = await self._sealed.head(record_id)
