@@ -63,7 +63,7 @@ def claim(says: str) -> Callable[[Check[W]], Claim[W]]:
     """Make a claim of a function; its name, with dashes, is the claim's."""
 
     def made(check: Check[W]) -> Claim[W]:
-        name = check.__name__  # type: ignore[attr-defined]  # every check is a function
+        name = check.__name__
         return Claim(name.replace("_", "-"), says, check)
 
     return made

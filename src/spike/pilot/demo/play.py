@@ -14,7 +14,7 @@ from spike.pilot.failure import Exit
 
 # One line makes a chapter part of the demo; it is played in this order.
 CHAPTERS: Final = {
-    "main": "spike.pilot.demo.main_chapter:CHAPTER",
+    "main": "spike.pilot.demo.main.chapter:CHAPTER",
 }
 
 LIST: Final = "list"

@@ -108,8 +108,7 @@ class DevPlace:
             end = ":$PATH" if name == "PATH" else ""
             lines.append(f"export {name}={shlex.quote(value)}{end}")
         beside = self.environment_file.with_suffix(".new")
-        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        beside.chmod(0o600)
+        _write_private(beside, "\n".join(lines) + "\n")
         beside.replace(self.environment_file)
 
     @contextlib.contextmanager
@@ -126,7 +125,7 @@ class DevPlace:
             except BlockingIOError:
                 raise self._twin() from None
             process_file = self.directory / _PROCESS_FILE
-            process_file.write_text(f"{os.getpid()}\n", encoding="ascii")
+            _write_private(process_file, f"{os.getpid()}\n")
             yield
             process_file.unlink(missing_ok=True)
         finally:
@@ -188,6 +187,12 @@ def require_empty(directory: Path) -> None:
             f"{directory} is not empty, and `spike dev` empties nothing",
             "leave out --data for a new directory, or name one that is empty",
         )
+
+
+def _write_private(path: Path, text: str) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
 
 
 def _require_short(socket: Path) -> None:

@@ -1,0 +1,1 @@
+"""The chapter `main`: from the first secret to its return after everything was killed."""

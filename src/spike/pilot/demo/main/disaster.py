@@ -1,0 +1,226 @@
+"""Everything is killed, copies are swapped, and the password brings the right one back."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from spike.client.nexus import NexusClient
+from spike.error import SpikeError
+from spike.pilot.demo.claim import claim, require, require_equal
+from spike.pilot.demo.main.world import PATH, MainWorld
+from spike.pilot.demo.stage import Ran, Stage, descendants, files_below, is_there, wait_until
+from spike.pilot.dev.place import DevPlace
+
+_LEAST_ACKNOWLEDGED = 50
+_WRITE_LIMIT_S = 30.0
+_GONE_LIMIT_S = 10.0
+# Which check finds the damage depends on what the changed character belongs to.
+_DAMAGE = ("damaged", "differs from", "not authentic", "does not open")
+
+
+@claim("every process is killed in the middle of writing, and none is left")
+def everything_is_killed(world: MainWorld) -> None:
+    """Write, note what was acknowledged, kill with SIGKILL, look for survivors in /proc."""
+    shutil.copyfile(world.key_backup(), world.old_backup)
+    writer = _Writer(world)
+    writer.start()
+    wait_until(
+        lambda: len(world.acknowledged) > _LEAST_ACKNOWLEDGED,
+        _WRITE_LIMIT_S,
+        "too few writes were acknowledged",
+    )
+    killed = world.stage.kill_all()
+    writer.join()
+    require(not writer.fault, f"a write failed before the kill: {writer.fault}")
+    wait_until(
+        lambda: not any(is_there(number) for number in killed),
+        _GONE_LIMIT_S,
+        "a killed process is still there",
+    )
+    shutil.copytree(world.stage.place.store, world.old_store)
+
+
+@claim("started again, the store is locked: the memory that held its key is gone")
+def store_is_locked(world: MainWorld) -> None:
+    """Start `spike dev` on the same directory and ask for a secret."""
+    world.stage.start()
+    require_equal(world.stage.state(), "locked", "the state of the store")
+    ran = world.stage.run("spike", "secret", "get", PATH)
+    require_equal(ran.code, 3, "the exit code of a read from a locked store")
+
+
+@claim("a wrong password is refused and named, and changes nothing")
+def wrong_password(world: MainWorld) -> None:
+    """Ten good words that are not the ones."""
+    words = world.stage.password.split("-")
+    _require_refusal(world, lambda: world.try_restore("-".join(reversed(words))), "password")
+
+
+@claim("the key backup of another store is refused and named, and changes nothing")
+def foreign_backup(world: MainWorld) -> None:
+    """Make another store, take its backup and its password."""
+    other = Stage(DevPlace(world.directory / "other"), "1h")
+    try:
+        other.start()
+        (backup,) = other.place.backup.glob("*.key-backup")
+        shutil.copyfile(backup, world.foreign_backup)
+    finally:
+        other.stop()
+    _require_refusal(
+        world, lambda: world.try_restore(other.password, world.foreign_backup), "store"
+    )
+
+
+@claim("a damaged key backup is refused and named, and changes nothing")
+def damaged_backup(world: MainWorld) -> None:
+    """Change one character in the middle; cut off the end."""
+    content = world.key_backup().read_bytes()
+    middle = len(content) // 2
+    changed = b"A" if content[middle : middle + 1] != b"A" else b"B"
+    broken = world.directory / "damaged-backup"
+    for damaged in (content[:middle] + changed + content[middle + 1 :], content[:-20]):
+        broken.write_bytes(damaged)
+        _require_refusal(world, lambda: world.try_restore(world.stage.password, broken), *_DAMAGE)
+
+
+@claim("the password brings the key back, and every acknowledged secret is there")
+def password_brings_it_back(world: MainWorld) -> None:
+    """Restore, then compare each value with what was written."""
+    world.restore()
+    require_equal(world.stage.state(), "open", "the state of the store")
+    _require_all_secrets(world)
+
+
+@claim("yesterday's store in the place of today's is refused and named, and changes nothing")
+def old_store(world: MainWorld) -> None:
+    """Kill everything, put the copy of before the restore there, try, put the right one back."""
+    world.stage.kill_all()
+    store, aside = world.stage.place.store, world.directory / "right-store"
+    store.rename(aside)
+    shutil.copytree(world.old_store, store)
+    world.stage.start()
+    try:
+        _require_refusal(world, lambda: world.try_restore(world.stage.password), "old copy")
+    finally:
+        world.stage.kill_all()
+        shutil.rmtree(store)
+        aside.rename(store)
+    world.stage.start()
+
+
+@claim("yesterday's key backup is refused and named, and changes nothing")
+def old_backup(world: MainWorld) -> None:
+    """The backup of before the restore."""
+    _require_refusal(
+        world, lambda: world.try_restore(world.stage.password, world.old_backup), "older"
+    )
+
+
+@claim("the key backup from the backup place brings the key back too, with every secret")
+def backup_brings_it_back(world: MainWorld) -> None:
+    """Restore from the file."""
+    world.restore(world.key_backup())
+    _require_all_secrets(world)
+
+
+@claim("stopped in order, nothing runs any more")
+def nothing_is_left(world: MainWorld) -> None:
+    """Stop as Ctrl-C does and look for survivors in /proc."""
+    numbers = (*descendants(world.stage.number),)
+    require(len(numbers) > 1, "the parts are no children of spike dev")
+    world.stage.stop()
+    left = [number for number in numbers if is_there(number)]
+    require(not left, f"processes {left} still run")
+
+
+class _Writer(threading.Thread):
+    """Puts secrets until Nexus is gone; notes only what was acknowledged."""
+
+    def __init__(self, world: MainWorld) -> None:
+        super().__init__(daemon=True)
+        self._world = world
+        self.fault = ""
+
+    def run(self) -> None:
+        count = 0
+        try:
+            with NexusClient.from_environment(self._world.stage.environment) as nexus:
+                while True:
+                    path, value = f"shop/order/{count}", f"value {count}"
+                    nexus.put_secret(path, {"password": value})
+                    self._world.acknowledged[path] = value
+                    count += 1
+        except SpikeError as error:
+            if count <= _LEAST_ACKNOWLEDGED:
+                self.fault = error.message
+
+
+def _require_all_secrets(world: MainWorld) -> None:
+    paths = sorted(world.acknowledged)
+    with NexusClient.from_environment(world.stage.environment) as nexus:
+        found = [
+            value
+            for n in range(0, len(paths), 500)
+            for value in nexus.get_secrets(paths[n : n + 500])
+        ]
+    for path, held in zip(paths, found, strict=True):
+        require(held is not None, f"the acknowledged secret {path} is gone")
+        assert held is not None
+        require(held == {"password": world.acknowledged[path]}, f"{path} has another value")
+
+
+def _require_refusal(world: MainWorld, attempt: Callable[[], Ran], *names: str) -> None:
+    """See an attempt refused by a message that holds one of `names`; nothing changed, still locked."""
+    before = _fingerprints(world)
+    ran = attempt()
+    require(ran.code == 1, f"it ended with code {ran.code}: {ran.errors.strip() or ran.output}")
+    require(any(name in ran.errors for name in names), f"the reason given is: {ran.errors.strip()}")
+    require_equal(world.stage.state(), "locked", "the state of the store afterwards")
+    changed = {path for path, print_ in _fingerprints(world).items() if before.get(path) != print_}
+    require(not changed, f"it changed {', '.join(sorted(changed))}")
+
+
+def _fingerprints(world: MainWorld) -> dict[str, str]:
+    """Return the keyring's rows, and the digest of each backup and anchor."""
+    prints = {
+        str(path): hashlib.sha256(path.read_bytes()).hexdigest()
+        for directory in (world.stage.place.backup, world.stage.place.pilot)
+        for path in files_below(directory)
+    }
+    with closing(_open_store(world.stage.place.store)) as store:
+        for name, blob in store.execute("SELECT kind || '/' || key, blob FROM record"):
+            prints[name] = hashlib.sha256(blob).hexdigest()
+    return prints
+
+
+def _open_store(directory: Path) -> sqlite3.Connection:
+    return sqlite3.connect(directory / "store.sqlite", timeout=10.0)
+
+
+def lose_secret(world: MainWorld) -> None:
+    """Sabotage: a storage writer deletes a secret's rows behind Nexus's back."""
+    with closing(_open_store(world.stage.place.store)) as store, store:
+        store.execute("DELETE FROM record WHERE key = 'shop/order/7'")
+
+
+def forget_anchors(world: MainWorld) -> None:
+    """Sabotage: every anchor outside the store is deleted."""
+    for directory in (world.stage.place.backup, world.stage.place.pilot):
+        for path in directory.glob("*anchor"):
+            path.unlink()
+
+
+def swap_backup(world: MainWorld) -> None:
+    """Sabotage: the key backup is replaced by another store's."""
+    shutil.copyfile(world.foreign_backup, world.key_backup())
+
+
+def restore_early(world: MainWorld) -> None:
+    """Sabotage: somebody has restored the store before anybody looked."""
+    world.restore()
