@@ -21,6 +21,14 @@ $(VENV)/.dev: $(VENV)/.run requirement/dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirement/dev.txt
 	@touch $@
 
+.PHONY: run
+run: $(VENV)/.run ## start every part on this machine; ARGS="--ephemeral" and others, see ARGS=--help
+	@exec $(BIN)/spike dev $(ARGS)
+
+.PHONY: demo
+demo: $(VENV)/.run ## tell the story and check it; STORY=NAME one chapter, SABOTAGE=NAME or list
+	@exec $(BIN)/spike dev --demo $(STORY) $(if $(SABOTAGE),--sabotage $(SABOTAGE))
+
 .PHONY: test
 test: $(VENV)/.dev ## run every proof at the size that fits (under 15 minutes)
 	@$(BIN)/pytest -m "not root"
