@@ -1,12 +1,13 @@
-"""What a test of Pilot needs around it: a Workload API for each role and a small Nexus, both real servers.
+"""What a test of Pilot needs around it: a Workload API for each role and a Nexus, both real servers.
 
-    with site() as made:
+    with site(SmallNexus()) as made:
         run = made.spike("superuser", "secret", "list")
         assert run.exit == 0
 
 The Workload API is gRPC on a Unix socket, the Nexus is HTTPS over SPIFFE mutual TLS and speaks the wire
 contract; `spike` runs as a process of its own. The small Nexus keeps its secrets in a dict and has
 no root key: it is there to show what Pilot sends and does with each answer, not what Nexus decides.
+`ShippedNexus` is the real one.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
+import socket
+import subprocess
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpclib.server
 from grpclib.const import Status
@@ -49,8 +55,8 @@ from spike_fork import Run, SpikeFork
 
 R = TypeVar("R")
 MOMENT = GoTime("2026-11-23T12:00:00Z")
-NEXUS_ID = "spiffe://spike.ist/spike/nexus"
 ROLES = {
+    "nexus": "spiffe://spike.ist/spike/nexus",
     "superuser": "spiffe://spike.ist/spike/pilot/role/superuser",
     "restore": "spiffe://spike.ist/spike/pilot/role/restore",
     "workload": "spiffe://spike.ist/workload/web",
@@ -133,10 +139,96 @@ class Ledger:
         return anchor.encode(statement, self.root)
 
 
+class SomeNexus(Protocol):
+    """A Nexus under a site, and what can happen to it."""
+
+    @property
+    def url(self) -> str: ...
+
+    def start(self, site: Site[Any]) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def lose_memory(self) -> None:
+        """The process is killed and comes up again."""
+
+    def copy_store(self) -> None:
+        """Somebody takes a copy of the store."""
+
+    def put_old_copy_back(self) -> None:
+        """The process is killed, the store replaced by the copy taken before, the process started."""
+
+
+class ShippedNexus:
+    """`spike-nexus` as it is shipped: a process on SQLite."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self._process: subprocess.Popen[bytes] | None = None
+        self._directory = Path()
+        self._environment: dict[str, str] = {}
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self._port}"
+
+    def start(self, site: Site[Any]) -> None:
+        self._directory = site.directory
+        self._environment = {
+            **site.environment("nexus"),
+            "SPIKE_NEXUS_TLS_PORT": f"127.0.0.1:{self._port}",
+            "SPIKE_NEXUS_DATA_DIR": str(site.directory / "data"),
+            "SPIKE_NEXUS_BACKUP_DIR": str(site.directory / "backup"),
+        }
+        self._run()
+
+    def _run(self) -> None:
+        with (self._directory / "nexus.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "spike.nexus"], env=self._environment, stderr=log
+            )
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self._port)).close()
+            except ConnectionRefusedError:
+                said = (self._directory / "nexus.log").read_text()
+                assert self._process.poll() is None, said
+                assert time.monotonic() < end, said
+                time.sleep(0.01)
+            else:
+                return
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def lose_memory(self) -> None:
+        self.stop()
+        self._run()
+
+    def copy_store(self) -> None:
+        self.stop()
+        shutil.copytree(self._directory / "data", self._directory / "copy")
+        self._run()
+
+    def put_old_copy_back(self) -> None:
+        self.stop()
+        shutil.rmtree(self._directory / "data")
+        shutil.copytree(self._directory / "copy", self._directory / "data")
+        self._run()
+
+
 class SmallNexus:
     """The wire contract over dicts. `password` is what it was initialized with."""
 
     def __init__(self) -> None:
+        self.server: Server | None = None
+        self._loop: LoopThread | None = None
+        self._copy = (1, 1)
         self.state = "uninitialized"
         self.slot = ""
         self.password = b""
@@ -170,8 +262,33 @@ class SmallNexus:
             calls.OPERATOR_RESTORE_FILE.name: self.restore,
         }
 
+    @property
+    def url(self) -> str:
+        assert self.server is not None
+        return f"https://127.0.0.1:{self.server.port}"
+
+    def start(self, site: Site[Any]) -> None:
+        source = HeldSource(material(site.ca.svid(ROLES["nexus"]), site.ca))
+        trust = source.still_trusts
+        self.server = Server(self.handle, server_context(source), "127.0.0.1", 0, trust=trust)
+        self._loop = site.loop
+        site.loop.run(self.server.start())
+
+    def stop(self) -> None:
+        if self.server is not None and self._loop is not None:
+            self._loop.run(self.server.drain(0.1))
+        self.ledger.root.wipe()
+
     def lose_memory(self) -> None:
-        self.state = "locked"
+        if self.state == "open":
+            self.state = "locked"
+
+    def copy_store(self) -> None:
+        self._copy = (self.ledger.epoch, self.ledger.revision)
+
+    def put_old_copy_back(self) -> None:
+        self.lose_memory()
+        self.ledger.epoch, self.ledger.revision = self._copy
 
     async def handle(self, request: Request) -> Response:
         query = request.query.decode() if isinstance(request.query, bytes) else request.query
@@ -389,16 +506,17 @@ def _error(code: ErrorCode) -> Response:
     return Response(code.status, encode(ErrorAnswer(code.text)))
 
 
-@dataclass
-class Site:
-    """A small Nexus and, for each role, a Workload API; all of one trust domain."""
+N = TypeVar("N", bound=SomeNexus)
 
-    nexus: SmallNexus
-    url: str
+
+@dataclass
+class Site(Generic[N]):
+    """A Nexus and, for each role, a Workload API; all of one trust domain."""
+
+    nexus: N
     directory: Path
     apis: Mapping[str, WorkloadApi]
     ca: Ca
-    server: Server
     loop: LoopThread
     fork: SpikeFork
 
@@ -410,7 +528,7 @@ class Site:
             "HOME": str(self.directory),
             "SPIKE_PILOT_STATE_DIR": str(self.directory / "state"),
             "SPIFFE_ENDPOINT_SOCKET": self.apis[role].endpoint,
-            "SPIKE_NEXUS_API_URL": self.url,
+            "SPIKE_NEXUS_API_URL": self.nexus.url,
             "SPIKE_SPIFFE_SOURCE_TIMEOUT": "20s",
         }
 
@@ -431,24 +549,21 @@ class Site:
 
 
 @contextmanager
-def site() -> Iterator[Site]:
-    """Run a small Nexus and its Workload APIs."""
-    fork, loop, ca, nexus = SpikeFork(), LoopThread(), Ca("spike.ist"), SmallNexus()
-    source = HeldSource(material(ca.svid(NEXUS_ID), ca))
-    server = Server(nexus.handle, server_context(source), "127.0.0.1", 0, trust=source.still_trusts)
+def site(nexus: N) -> Iterator[Site[N]]:
+    """Run a Nexus and its Workload APIs."""
+    fork, loop, ca = SpikeFork(), LoopThread(), Ca("spike.ist")
     # Not tmp_path: a socket's path has at most 107 bytes.
     with tempfile.TemporaryDirectory(prefix="spike-") as name:
         apis = {role: WorkloadApi(Path(name, role), id_, ca) for role, id_ in ROLES.items()}
         try:
-            loop.run(server.start())
             for api in apis.values():
                 loop.run(api.start())
-            url = f"https://127.0.0.1:{server.port}"
-            yield Site(nexus, url, Path(name), apis, ca, server, loop, fork)
+            made = Site(nexus, Path(name), apis, ca, loop, fork)
+            nexus.start(made)
+            yield made
         finally:
+            nexus.stop()
             for api in apis.values():
                 loop.run(api.stop())
-            loop.run(server.drain(0.1))
             loop.stop()
             fork.close()
-            nexus.ledger.root.wipe()

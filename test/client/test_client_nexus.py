@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pilot_kit import ROLES, Site, site
+from pilot_kit import ROLES, Site, SmallNexus, site
 from spiffe_kit import material
 from spike.client import NexusClient
 from spike.client.answer import error_of, result_of
@@ -33,20 +33,20 @@ PASSWORD = b"seven otters juggle turnips"
 
 
 @pytest.fixture(scope="module")
-def made() -> Iterator[Site]:
-    with site() as made, client(made, "superuser") as nexus:
+def made() -> Iterator[Site[SmallNexus]]:
+    with site(SmallNexus()) as made, client(made, "superuser") as nexus:
         nexus.init(PasswordFor(bytearray(PASSWORD), "admin"))
         yield made
 
 
-def client(made: Site, role: str) -> NexusClient:
+def client(made: Site[SmallNexus], role: str) -> NexusClient:
     """A client like `from_environment` makes, without its own connection to the Workload API."""
     setting = ClientSetting.from_environment(made.environment(role))
     source = HeldSource(material(made.ca.svid(ROLES[role]), made.ca))
     return NexusClient(Pool(setting.address, source, setting.is_nexus))
 
 
-def test_a_secret_s_life_through_the_client(made: Site) -> None:
+def test_a_secret_s_life_through_the_client(made: Site[SmallNexus]) -> None:
     with client(made, "superuser") as nexus:
         nexus.put_secret("life/a", {"k": "one"})
         nexus.put_secret("life/a", {"k": "two"})
@@ -66,7 +66,7 @@ def test_a_secret_s_life_through_the_client(made: Site) -> None:
             nexus.delete_policy("p")
 
 
-def test_many_threads_share_a_few_connections(made: Site) -> None:
+def test_many_threads_share_a_few_connections(made: Site[SmallNexus]) -> None:
     with client(made, "superuser") as nexus:
         nexus.put_secret("thread/a", {"k": "v"})
         begin = threading.Barrier(16)
@@ -78,10 +78,13 @@ def test_many_threads_share_a_few_connections(made: Site) -> None:
         with ThreadPoolExecutor(16) as pool:
             assert list(pool.map(work, range(16))) == [[{"k": "v"}] * 10] * 16
         nexus.get_status()
-        assert made.server.connections <= 2 * KEPT_LIMIT
+        assert made.nexus.server is not None
+        assert made.nexus.server.connections <= 2 * KEPT_LIMIT
 
 
-def test_the_password_is_on_the_wire_only_sealed_and_each_time_otherwise(made: Site) -> None:
+def test_the_password_is_on_the_wire_only_sealed_and_each_time_otherwise(
+    made: Site[SmallNexus],
+) -> None:
     made.nexus.lose_memory()
     with client(made, "restore") as nexus:
         for _ in range(2):
@@ -99,7 +102,7 @@ def test_a_password_does_not_show_in_a_repr() -> None:
     assert "otters" not in repr(PasswordFor(bytearray(PASSWORD), "admin"))
 
 
-def test_a_write_that_got_a_503_is_not_repeated(made: Site) -> None:
+def test_a_write_that_got_a_503_is_not_repeated(made: Site[SmallNexus]) -> None:
     with client(made, "superuser") as nexus:
         before = len(made.nexus.targets)
         made.nexus.answers.append(Response(503, b'{"err":"state_not_ready"}'))
@@ -108,13 +111,13 @@ def test_a_write_that_got_a_503_is_not_repeated(made: Site) -> None:
         assert made.nexus.targets[before:] == ["/v1/store/secrets"]
 
 
-def test_a_client_from_the_environment_follows_its_identity(made: Site) -> None:
+def test_a_client_from_the_environment_follows_its_identity(made: Site[SmallNexus]) -> None:
     with NexusClient.from_environment(made.environment("superuser")) as nexus:
         assert nexus.get_status().state == "open"
     nexus.close()
 
 
-def test_who_gets_no_identity_is_told_within_the_time_out(made: Site) -> None:
+def test_who_gets_no_identity_is_told_within_the_time_out(made: Site[SmallNexus]) -> None:
     api = made.apis["workload"]
     api.denies = True
     environment = {**made.environment("workload"), "SPIKE_SPIFFE_SOURCE_TIMEOUT": "300ms"}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot_kit import Site, site
+from pilot_kit import Site, SmallNexus, site
 from spike.error import InputError, SettingError
 from spike.pilot import prompt, source
 from spike.pilot.source import FromDescriptor, FromFile
@@ -80,7 +80,7 @@ class Terminal:
 
 
 @contextmanager
-def terminal(made: Site, role: str, *arguments: str) -> Iterator[Terminal]:
+def terminal(made: Site[SmallNexus], role: str, *arguments: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [
@@ -109,12 +109,12 @@ def terminal(made: Site, role: str, *arguments: str) -> Iterator[Terminal]:
 
 
 @pytest.fixture
-def made() -> Iterator[Site]:
-    with site() as made:
+def made() -> Iterator[Site[SmallNexus]]:
+    with site(SmallNexus()) as made:
         yield made
 
 
-def test_init_asks_twice_shows_nothing_and_warns(made: Site) -> None:
+def test_init_asks_twice_shows_nothing_and_warns(made: Site[SmallNexus]) -> None:
     with terminal(made, "superuser", "init") as typed:
         typed.answer_hidden("New password: ", PASSWORD)
         typed.answer_hidden("The same again: ", PASSWORD)
@@ -126,7 +126,7 @@ def test_init_asks_twice_shows_nothing_and_warns(made: Site) -> None:
     assert not any(b"otters" in sealed for sealed in made.nexus.sealed)
 
 
-def test_two_different_passwords_initialize_nothing(made: Site) -> None:
+def test_two_different_passwords_initialize_nothing(made: Site[SmallNexus]) -> None:
     with terminal(made, "superuser", "init") as typed:
         typed.answer_hidden("New password: ", PASSWORD)
         typed.answer_hidden("The same again: ", PASSWORD + "!")
@@ -135,7 +135,7 @@ def test_two_different_passwords_initialize_nothing(made: Site) -> None:
     assert made.nexus.state == "uninitialized"
 
 
-def test_a_weak_password_is_refused_before_it_is_asked_again(made: Site) -> None:
+def test_a_weak_password_is_refused_before_it_is_asked_again(made: Site[SmallNexus]) -> None:
     with terminal(made, "superuser", "init") as typed:
         typed.answer_hidden("New password: ", "too short")
         assert typed.end() == 1
@@ -143,7 +143,7 @@ def test_a_weak_password_is_refused_before_it_is_asked_again(made: Site) -> None
     assert "The same again" not in typed.shown
 
 
-def test_ctrl_c_at_the_prompt_ends_it_with_echo_back_on(made: Site) -> None:
+def test_ctrl_c_at_the_prompt_ends_it_with_echo_back_on(made: Site[SmallNexus]) -> None:
     with terminal(made, "superuser", "init") as typed:
         typed.wait_for("New password: ")
         typed.wait_for_no_echo()
@@ -155,7 +155,7 @@ def test_ctrl_c_at_the_prompt_ends_it_with_echo_back_on(made: Site) -> None:
     assert made.nexus.state == "uninitialized"
 
 
-def test_ctrl_d_at_the_prompt_is_no_password(made: Site) -> None:
+def test_ctrl_d_at_the_prompt_is_no_password(made: Site[SmallNexus]) -> None:
     with terminal(made, "superuser", "init") as typed:
         typed.wait_for("New password: ")
         typed.wait_for_no_echo()
@@ -164,7 +164,7 @@ def test_ctrl_d_at_the_prompt_is_no_password(made: Site) -> None:
     assert "no whole line was typed" in typed.shown
 
 
-def test_a_generated_password_is_shown_once_and_confirmed(made: Site) -> None:
+def test_a_generated_password_is_shown_once_and_confirmed(made: Site[SmallNexus]) -> None:
     with terminal(made, "superuser", "init", "--generate") as typed:
         typed.wait_for("Have you written it down? [y/N]")
         typed.type("y\n")
@@ -179,7 +179,7 @@ def test_a_generated_password_is_shown_once_and_confirmed(made: Site) -> None:
     )
 
 
-def test_a_generated_password_that_is_not_written_down_is_not_used(made: Site) -> None:
+def test_a_generated_password_that_is_not_written_down_is_not_used(made: Site[SmallNexus]) -> None:
     with terminal(made, "superuser", "init", "--generate") as typed:
         typed.wait_for("Have you written it down? [y/N]")
         typed.type("\n")
@@ -188,7 +188,9 @@ def test_a_generated_password_that_is_not_written_down_is_not_used(made: Site) -
     assert made.nexus.state == "uninitialized"
 
 
-def test_restore_asks_hidden_shows_what_comes_back_and_asks_before_it_goes_on(made: Site) -> None:
+def test_restore_asks_hidden_shows_what_comes_back_and_asks_before_it_goes_on(
+    made: Site[SmallNexus],
+) -> None:
     assert made.spike("superuser", "init", "--password-stdin", stdin=PASSWORD.encode()).exit == 0
     made.nexus.lose_memory()
     with terminal(made, "restore", "restore") as typed:
