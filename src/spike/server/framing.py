@@ -92,8 +92,10 @@ class RequestFraming:
         self._hosts = 0
         self._in_head = True
 
-    def feed_untrusted(self, data: bytes) -> None:
-        """Read what has come. After an error, or an upgrade, nothing more is read.
+    def feed_untrusted(self, data: bytes | memoryview) -> None:
+        """Read what has come; nothing of `data` is kept, only copies.
+
+        After an error, or an upgrade, nothing more is read.
 
         Raises:
             FramingError: no request that is understood here, or a head over its limit.

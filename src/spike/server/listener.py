@@ -53,7 +53,7 @@ class Listener:
         self,
         listening: socket.socket,
         context: ssl.SSLContext,
-        make_protocol: Callable[[], asyncio.Protocol],
+        make_protocol: Callable[[], asyncio.BaseProtocol],
         *,
         limits: Limits,
         clock: Clock,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
-from typing import Protocol
+from typing import Final, Protocol
 
 from spike.server.admission import Admission, Guest
 from spike.server.limit import Clock, Limits
@@ -15,6 +15,8 @@ from spike.server.request import Request
 from spike.server.response import Response, date_field
 from spike.server.trouble import TroubleLog
 from spike.spiffe.peer import Peer
+
+READ_BYTES: Final = 64 * 1024
 
 Handler = Callable[[Request], Awaitable[Response]]
 Trust = Callable[[Peer, datetime], bool]
@@ -50,6 +52,8 @@ class Service:
     trail_numbers: count[int] = field(default_factory=count)
     # Connections with a running handler, also those that are gone: what has begun is finished.
     answering: set[Member] = field(default_factory=set)
+    # What one read of a connection brings; its contents are copied out before the next read.
+    buffer: memoryview = field(default_factory=lambda: memoryview(bytearray(READ_BYTES)))
     date: bytes = b""
     draining: bool = False
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
