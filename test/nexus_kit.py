@@ -13,7 +13,7 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ from spiffe_kit import Ca, material
 from spike.crypto.slot import seal_to
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.key_call import KeyCalls
-from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.password_child import PASSWORD_INFO
+from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.policy_call import PolicyCalls
@@ -34,6 +34,8 @@ from spike.nexus.vault import Vault
 from spike.nexus.watch import MemoryWatch
 from spike.policy.role import RoleMap
 from spike.server.limit import Limits
+from spike.server.request import Request
+from spike.server.response import Response
 from spike.server.server import Server
 from spike.spiffe.peer import any_peer
 from spike.spiffe.source import HeldSource
@@ -52,17 +54,22 @@ LITE = "spiffe://spike.ist/spike/workload/role/lite/one"
 WORKLOAD = "spiffe://spike.ist/workload/web"
 
 Answer = tuple[int, Any]
+Handle = Callable[[Request], Awaitable[Response]]
 
 
 class RunningNexus:
     """One Nexus on loopback, and a way to call it as anybody."""
 
-    def __init__(self, ca: Ca, server: Server, vault: Vault, desk: PasswordDesk) -> None:
+    def __init__(self, ca: Ca, server: Server, vault: Vault, extra: dict[str, Handle]) -> None:
         self.ca = ca
         self.server = server
         self.vault = vault
-        self.desk = desk
+        self._extra = extra
         self._contexts: dict[str, ssl.SSLContext] = {}
+
+    def answer_first(self, path: str, handle: Handle) -> None:
+        """Answer one more path, beside the calls of Nexus."""
+        self._extra[path] = handle
 
     @property
     def store(self) -> Store:
@@ -167,8 +174,13 @@ async def running(
         dispatcher = Dispatcher(vault, handlers, RoleMap.from_settings(environment or {}), 1 << 20)
         ca = ca or Ca("spike.ist")
         source = HeldSource(material(ca.svid(NEXUS), ca, *federated))
+        extra: dict[str, Handle] = {}
+
+        async def handle(request: Request) -> Response:
+            return await extra.get(request.path, dispatcher.handle)(request)
+
         server = Server(
-            dispatcher.handle,
+            handle,
             server_context(source),
             "127.0.0.1",
             0,
@@ -177,7 +189,7 @@ async def running(
         )
         await server.start()
         stack.push_async_callback(server.drain, 5.0)
-        yield RunningNexus(ca, server, vault, desk)
+        yield RunningNexus(ca, server, vault, extra)
 
 
 async def give_birth(vault: Vault, password: bytes | None = None) -> lifecycle_kit.Born:

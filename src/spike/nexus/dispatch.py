@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final, assert_never
 from urllib.parse import parse_qsl
 
@@ -33,6 +34,8 @@ from spike.wire.own import RefusalAnswer
 
 _log = logging.getLogger("spike.nexus.dispatch")
 _QUERY_FIELD_LIMIT: Final = 16
+_REMEMBERED_QUERIES: Final = 64
+_REMEMBERED_PEERS: Final = 4096
 _NO_POLICIES: Final = CompiledPolicies(())
 _ANSWERS: Final[Mapping[ErrorCode, Response]] = {
     code: Response(code.status, encode(ErrorAnswer(code.text))) for code in ErrorCode
@@ -68,7 +71,8 @@ class Dispatcher:
             raise LookupError(f"calls without a handler: {sorted(missing)}")
         self._vault = vault
         self._handlers = handlers
-        self._roles = roles
+        # A few identities make nearly all requests; what a name says of its role never changes.
+        self._roles_of = lru_cache(_REMEMBERED_PEERS)(roles.roles_of)
         self._body_limit_bytes = body_limit_bytes
 
     async def handle(self, request: Request) -> Response:
@@ -107,7 +111,7 @@ class Dispatcher:
     def _authorized(self, call: AnyCall, request: Request) -> Grant | NeedsPath:
         peer = request.peer.id
         policies = self._vault.opened.policies.compiled if self._vault.is_open else _NO_POLICIES
-        decision = authorize(call, peer, self._roles.roles_of(peer), policies)
+        decision = authorize(call, peer, self._roles_of(peer), policies)
         if isinstance(decision, Denied):
             raise _DeniedError(call, decision)
         return decision
@@ -134,6 +138,7 @@ class Dispatcher:
                 assert_never(handler)
 
 
+@lru_cache(_REMEMBERED_QUERIES)
 def action_untrusted(query: bytes) -> str:
     """Return the first value of the query parameter `action`, as Go's `Query().Get` does; absent is empty.
 

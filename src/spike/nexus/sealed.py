@@ -56,6 +56,10 @@ class SealedStore:
         record = await self._store.get(record_id)
         return None if record is None else OpenedRecord(self.open(record), record.revision)
 
+    async def fetch(self, record_id: RecordId) -> Record | None:
+        """Return a record as it is stored, still sealed, or None when there is none."""
+        return await self._store.get(record_id)
+
     async def head(self, record_id: RecordId) -> Revision | None:
         """Return the revision of a record without opening it, or None when there is none."""
         record = await self._store.get(record_id)

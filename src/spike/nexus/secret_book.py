@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -39,12 +40,15 @@ from spike.storage.protocol import (
     Change,
     Delete,
     Expected,
+    Record,
     RecordId,
     Revision,
 )
 from spike.wire.go_time import UnixNs
 
 Clock = Callable[[], UnixNs]
+_REMEMBERED: Final = 4096
+"""Metadata kept opened: at most about 10 MB, as ten versions are 1 KiB sealed."""
 _BREATH: Final = 256
 """Records opened between two chances for other requests."""
 
@@ -64,6 +68,7 @@ class SecretBook:
         self._sealed = sealed
         self._clock = clock
         self._max_versions = max_versions
+        self._opened: OrderedDict[tuple[str, bytes], SecretMeta] = OrderedDict()
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, path: str, version: int) -> dict[str, str]:
@@ -181,10 +186,22 @@ class SecretBook:
         return None if record is None else Delete(record_id, record)
 
     async def _held(self, path: str) -> _Held | None:
-        record = await self._sealed.read(_meta_record(path))
-        if record is None:
-            return None
-        return _Held(decode_meta_untrusted(record.plaintext), record.revision)
+        record = await self._sealed.fetch(_meta_record(path))
+        return None if record is None else _Held(self._meta_of(path, record), record.revision)
+
+    def _meta_of(self, path: str, record: Record) -> SecretMeta:
+        """Open metadata, or remember them: the same sealed bytes at the same path open to the same thing.
+
+        What is remembered holds no secret value. The store is still read each time and stays the truth.
+        """
+        name = (path, record.blob)
+        meta = self._opened.get(name)
+        if meta is None:
+            meta = decode_meta_untrusted(self._sealed.open(record))
+            self._opened[name] = meta
+            if len(self._opened) > _REMEMBERED:
+                self._opened.popitem(last=False)
+        return meta
 
     async def _require_held(self, path: str) -> _Held:
         held = await self._held(path)
