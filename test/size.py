@@ -20,7 +20,7 @@ def size(*, test: int, proof: int) -> int:
 
 
 def seed() -> int:
-    """Return the seed of this run: SPIKE_SEED if set, else a fresh one. Print it, so that a failure can be played again."""
+    """Return the seed of this run: SPIKE_SEED if set, else a fresh one. Print it, to play a failure again."""
     return int(os.environ.get("SPIKE_SEED") or secrets.randbits(32))
 
 

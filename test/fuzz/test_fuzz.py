@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from size import PROOF, record, seed
 
 HERE = Path(__file__).resolve().parent

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Mapping
 
 import lifecycle_kit
-
 from spike.error import FormatError
 from spike.lifecycle import anchor, backup, keyring
 from spike.lifecycle.refusal import RefusalError

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from nexus_kit import SUPERUSER, WORKLOAD, RunningNexus, running
 
+from nexus_kit import SUPERUSER, WORKLOAD, RunningNexus, running
 from spike.nexus.vault import KEYRING_ID
 from spike.storage.protocol import Delete
 

@@ -140,7 +140,8 @@ def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) ->
     It may when the store has no keyring, or one that is damaged or not authentic.
 
     Raises:
-        RefusalError: FOREIGN (another store or lineage), OLD (the store has a newer one), STALE_STORE (it has an older one).
+        RefusalError: FOREIGN (another store or lineage), OLD (the store has a newer one) or STALE_STORE
+            (it has an older one).
     """
     if stored is None:
         return
