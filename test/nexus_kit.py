@@ -22,7 +22,6 @@ from spiffe_kit import Ca, material
 from spike.crypto.slot import seal_to
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.key_call import KeyCalls
-from spike.nexus.password_child import PASSWORD_INFO
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
@@ -43,6 +42,7 @@ from spike.spiffe.tls import client_context, server_context
 from spike.storage.protocol import MUST_NOT_EXIST, Store
 from spike.storage.registry import open_store
 from spike.wire.go_time import UnixNs
+from spike.wire.own import PASSWORD_INFO
 
 NEXUS = "spiffe://spike.ist/spike/nexus"
 SUPERUSER = "spiffe://spike.ist/spike/pilot/role/superuser"

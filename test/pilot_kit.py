@@ -33,7 +33,6 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from spiffe_kit import Ca, material, response
-from spike.client.password import PASSWORD_INFO
 from spike.crypto.slot import OneTimeKey
 from spike.error import InputError, NotFoundError, NotReadyError, SpikeError
 from spike.lifecycle import anchor
@@ -51,6 +50,7 @@ from spike.wire import own, policy, secret, validate
 from spike.wire.code import ErrorCode, code_of
 from spike.wire.go_json import decode_untrusted, encode
 from spike.wire.message import Empty, ErrorAnswer, GoTime, Message
+from spike.wire.own import PASSWORD_INFO
 from spike_fork import Run, SpikeFork
 
 R = TypeVar("R")

@@ -11,8 +11,8 @@ from typing import Final
 
 from spike.crypto import cobblestone
 from spike.crypto.record import RecordContext, generation_of_untrusted, open_into, open_untrusted
-from spike.crypto.slot import Argon2Setting, OneTimeKey, SlotKey, normalize_password, seal_to
-from spike.error import FormatError, InputError, OpenError
+from spike.crypto.slot import Argon2Setting, OneTimeKey, SlotKey, seal_to
+from spike.error import FormatError, OpenError
 from spike.memory import KeyMemory
 
 _CONTEXT: Final = RecordContext(bytes(16), "secret", "path", "version", "field")
@@ -95,14 +95,6 @@ def _argon2_setting(data: bytes) -> None:
     assert setting.phc() == text
 
 
-def _password(data: bytes) -> None:
-    try:
-        normal = normalize_password(data)
-    except InputError:
-        return
-    assert normalize_password(normal) == normal
-
-
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "record": _record,
     "record into key memory": _record_into_memory,
@@ -112,5 +104,4 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "sealed password": _sealed_password,
     "public key of a slot": _public_key,
     "Argon2 setting": _argon2_setting,
-    "password": _password,
 }

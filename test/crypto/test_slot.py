@@ -15,7 +15,6 @@ from spike.crypto.slot import (
     OneTimeKey,
     SlotKey,
     derive_slot_secret,
-    normalize_password,
     seal_to,
 )
 from spike.error import FormatError, InputError, OpenError, WipedError
@@ -245,20 +244,3 @@ def test_a_setting_is_read_as_it_was_written(memory_kib: int, passes: int, lanes
 def test_only_one_form_of_a_setting_is_read(text: str) -> None:
     with pytest.raises(FormatError):
         Argon2Setting.parse_untrusted(text)
-
-
-def test_a_password_is_the_same_however_it_was_typed() -> None:
-    composed = normalize_password("Käse ﬁnden Ⅳ".encode())
-    assert composed == normalize_password("Ka\u0308se finden IV".encode())
-    assert composed == bytearray("Käse finden IV".encode())
-    assert isinstance(composed, bytearray)
-    assert normalize_password(bytearray(b"ASCII stays")) == b"ASCII stays"
-    assert normalize_password(b"Case counts") != normalize_password(b"case counts")
-
-
-@pytest.mark.parametrize("password", [b"\xff", b"abc\xc3", b"\xed\xa0\x80"])
-def test_a_password_that_is_not_utf_8_is_refused_without_being_shown(password: bytes) -> None:
-    with pytest.raises(InputError, match="not valid UTF-8") as caught:
-        normalize_password(password)
-    assert caught.value.__cause__ is None
-    assert caught.value.__suppress_context__

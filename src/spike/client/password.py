@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from spike.crypto.slot import seal_to
 from spike.error import AnswerError, FormatError
-
-# What Nexus opens it with (key-hierarchy section 5): a sealed password is nothing else.
-PASSWORD_INFO: Final = b"spike/password/v1"
+from spike.wire.own import PASSWORD_INFO
 
 
 def seal_password(public_key: bytes, password: bytearray) -> bytes:

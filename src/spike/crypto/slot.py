@@ -14,7 +14,6 @@ was executed, not forked, and that runs one derivation at a time.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -90,23 +89,6 @@ class Argon2Setting:
             return cls(*map(int, match.groups()))
         except InputError as error:
             raise FormatError(error.message) from None
-
-
-def normalize_password(password: Buffer) -> bytearray:
-    """Return the password in NFKC as UTF-8, in a buffer that the caller overwrites.
-
-    So it opens the same slot whichever keyboard or system composed it. Python's own strings on the
-    way cannot be overwritten: for a short-lived process only.
-
-    Raises:
-        InputError: not UTF-8.
-    """
-    try:
-        text = str(password, "utf-8")
-    except UnicodeDecodeError:
-        # Not `from`: the cause would carry the password.
-        raise InputError("the password is not valid UTF-8") from None
-    return bytearray(unicodedata.normalize("NFKC", text), "utf-8")
 
 
 def derive_slot_secret(password: Buffer, salt: bytes, setting: Argon2Setting) -> KeyMemory:

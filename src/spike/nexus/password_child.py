@@ -35,11 +35,11 @@ from spike.lifecycle import password
 from spike.lifecycle.slot import covered
 from spike.memory.key_memory import KeyMemory
 from spike.memory.process import harden
+from spike.wire.own import PASSWORD_INFO
 
 LIFE_S: Final = 120
 KEY_SIZE_BYTES: Final = 32
 LINE_LIMIT_BYTES: Final = 1 << 20
-PASSWORD_INFO: Final = b"spike/password/v1"
 
 
 class Derive(msgspec.Struct, frozen=True, tag_field="job", tag="derive"):

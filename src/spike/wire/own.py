@@ -7,9 +7,14 @@ them: it comes sealed to the one-time public key of the session that
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from spike.wire.message import ConfidentialMessage, GoInt, GoTime, Message
+
+# What a sealed password is bound to (HPKE's `info`): it is nothing else.
+PASSWORD_INFO: Final = b"spike/password/v1"
 
 
 class PasswordBeginAnswer(Message, frozen=True):
