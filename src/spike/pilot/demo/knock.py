@@ -14,6 +14,7 @@ from typing import Final
 
 from cryptography import x509
 
+from spike.error import ClaimError
 from spike.spiffe.credential import load_credential
 from spike.spiffe.id import SpiffeId
 from spike.spiffe.svid import X509Material, id_of_leaf
@@ -125,9 +126,16 @@ def knock_again(visitor: Visitor, target: str, body: bytes) -> Answered | Refuse
 
 
 def look(port: int, material: X509Material) -> Served:
-    """Return what the server shows at this moment."""
-    with Visitor(port, material) as visitor:
-        return visitor.served()
+    """Return what the server shows at this moment.
+
+    Raises:
+        ClaimError: no connection comes about.
+    """
+    try:
+        with Visitor(port, material) as visitor:
+            return visitor.served()
+    except OSError as error:
+        raise ClaimError(f"Nexus takes no connection: {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Mapping
+import termios
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -110,12 +112,24 @@ class Opening:
     async def _ask(self) -> int:
         """Let `spike restore` speak with the person at this terminal; return its exit code."""
         command = Command((self.programs.path("spike"), "restore"), environment=self.environment)
-        process = start_as(self.launcher, RESTORE_ROLE)(command)
+        with _terminal_kept():
+            process = start_as(self.launcher, RESTORE_ROLE)(command)
+            try:
+                return await ended(process)
+            finally:
+                if process.returncode is None:  # cancelled: Nexus died, or everything is to stop
+                    await stopped(process, _DIALOGUE_STOP_S)
+
+
+@contextlib.contextmanager
+def _terminal_kept() -> Iterator[None]:
+    """Put the terminal back as it was: a dialogue that is ended by force leaves it without echo."""
+    with prompt.terminal() as descriptor:
+        before = termios.tcgetattr(descriptor)
         try:
-            return await ended(process)
+            yield
         finally:
-            if process.returncode is None:  # cancelled: Nexus died, or everything is to stop
-                await stopped(process, _DIALOGUE_STOP_S)
+            termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
 def has_terminal() -> bool:

@@ -127,15 +127,17 @@ def start_as(launcher: Launcher, spiffe_id: str) -> Start:
 
 
 def last_words(log: Path) -> str:
-    """Return the last line a part wrote to its log, or nothing."""
+    """Return the last line a part wrote to its log; with the one before it if it says what to do next."""
     try:
         with log.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - _TAIL_BYTES))
-            lines = file.read().decode(errors="replace").split("\n")
+            text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    count = 2 if lines and lines[-1].lower().startswith("next:") else 1
+    return " ".join(lines[-count:])
 
 
 async def _readable(descriptor: int) -> None:

@@ -88,13 +88,6 @@ _SABOTAGES: Final = (
         act=outsider.widen_policy,
     ),
     Sabotage(
-        "promoted-keeper",
-        "a policy lets Keepers read",
-        before=outsider.keeper_is_denied.name,
-        exposed_by=outsider.keeper_is_denied.name,
-        act=outsider.promote_keeper,
-    ),
-    Sabotage(
         "long-lived-svid",
         "Authority issues SVIDs for an hour",
         before=outsider.expired_is_refused.name,

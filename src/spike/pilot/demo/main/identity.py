@@ -24,7 +24,7 @@ _TAKE_OVER_S = 5.0
 @claim("Nexus changes its SVID under load: no request fails, no kept connection ends")
 def svid_is_swapped(world: MainWorld) -> None:
     """Look at the served certificate from outside until it is another one."""
-    source = world.open_source()
+    source = world.source
     load = Load(world.stage.port, source, *reading(PATH))
     before = look(world.stage.port, source.material)
     try:
@@ -38,7 +38,6 @@ def svid_is_swapped(world: MainWorld) -> None:
         time.sleep(_AFTERWARDS_S)
     finally:
         load.stop()
-        source.close()
     require(not load.failures, f"{len(load.failures)} requests failed: {load.failures[:3]}")
     require(load.answered > 0, "no request was answered")
     require(load.spanning(swapped_s) > 0, "no connection was kept over the change")
@@ -49,7 +48,7 @@ def authority_is_replaced(world: MainWorld) -> None:
     """Kill it; look at processes and at the issuer of the served certificate."""
     old = world.stage.part("spike-authority")
     nexus = world.stage.part("spike-nexus")
-    material = fetch_material(world.socket, _TIMEOUT_S)
+    material = world.source.material
     before = look(world.stage.port, material)
     kept = Visitor(world.stage.port, material)
     with kept:

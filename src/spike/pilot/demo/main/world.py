@@ -48,6 +48,7 @@ class MainWorld:
     directory: Path
     stranger: ForeignAuthority
     neighbour: ForeignAuthority
+    source: BackgroundSource
     value: str = field(repr=False)
     acknowledged: dict[str, str] = field(default_factory=dict, repr=False)
     foreign_password: str = field(default="", repr=False)
@@ -72,10 +73,6 @@ class MainWorld:
     def socket(self) -> str:
         """The Workload API's endpoint."""
         return f"unix://{self.stage.place.workload_socket}"
-
-    def open_source(self) -> BackgroundSource:
-        """Return the demo's own identity, live: its user's, the superuser."""
-        return BackgroundSource.open(self.socket, _SOURCE_TIMEOUT_S)
 
     def key_backup(self) -> Path:
         """Return the one key backup in the backup place.
@@ -129,19 +126,26 @@ def main_world() -> Iterator[MainWorld]:
     """Set the scene in a new directory; stop and delete everything at the end."""
     directory = throw_away_directory()
     stage = Stage(DevPlace(directory / "dev"), SVID_LIFETIME)
-    world = MainWorld(
-        stage,
-        directory,
-        ForeignAuthority("stranger.example"),
-        ForeignAuthority("neighbour.example"),
-        value=secrets.token_urlsafe(24),
-    )
     try:
         stage.start()
-        yield world
+        socket = f"unix://{stage.place.workload_socket}"
+        # The demo's own identity, live: its user's, the superuser.
+        source = BackgroundSource.open(socket, _SOURCE_TIMEOUT_S)
+        world = MainWorld(
+            stage,
+            directory,
+            ForeignAuthority("stranger.example"),
+            ForeignAuthority("neighbour.example"),
+            source,
+            value=secrets.token_urlsafe(24),
+        )
+        try:
+            yield world
+        finally:
+            source.close()
+            if world.expiring is not None:
+                world.expiring.close()
     finally:
-        if world.expiring is not None:
-            world.expiring.close()
         stage.stop()
         shutil.rmtree(directory)
 

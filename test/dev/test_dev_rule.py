@@ -1,0 +1,167 @@
+"""What `spike dev` decides, and what it refuses before it starts anything."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from dev_kit import run_dev
+from spike.error import SettingError
+from spike.pilot.dev.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Backoff
+from spike.pilot.dev.machine import check_machine, choose_port, find_programs
+from spike.pilot.dev.place import DevPlace, default_directory, require_empty
+from spike.pilot.dev.report import Served, lines_of
+
+
+def test_pause_doubles_while_a_part_keeps_dying_and_has_a_limit() -> None:
+    pauses, backoff = [], Backoff()
+    for _ in range(12):
+        backoff = backoff.after_death(0.1)
+        pauses.append(backoff.pause_s)
+    assert pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S]
+    assert pauses[-1] == LONGEST_PAUSE_S
+
+
+def test_pause_is_short_again_after_a_part_ran_well() -> None:
+    tired = Backoff(LONGEST_PAUSE_S)
+    assert tired.after_death(STEADY_S).pause_s == FIRST_PAUSE_S
+    assert tired.after_death(STEADY_S - 1).pause_s == LONGEST_PAUSE_S
+
+
+@pytest.mark.parametrize(
+    ("platform", "version", "name", "said"),
+    [
+        ("darwin", (3, 11), "cpython", "Linux only"),
+        ("win32", (3, 12), "cpython", "Linux only"),
+        ("linux", (3, 10), "cpython", "3.11 or newer"),
+        ("linux", (3, 11), "pypy", "CPython"),
+    ],
+)
+def test_another_machine_is_refused_in_one_sentence(
+    platform: str, version: tuple[int, int], name: str, said: str
+) -> None:
+    with pytest.raises(SettingError, match=said) as refused:
+        check_machine(platform, version, name)
+    assert refused.value.next_step
+
+
+def test_this_kind_of_machine_is_accepted() -> None:
+    check_machine("linux", (3, 11), "cpython")
+    check_machine("linux", (3, 14), "cpython")
+
+
+def test_missing_program_is_named(tmp_path: Path) -> None:
+    for name in ("spike", "spike-authority"):
+        (tmp_path / name).touch(mode=0o755)
+    with pytest.raises(SettingError, match="spike-nexus is missing"):
+        find_programs(tmp_path / "python")
+    (tmp_path / "spike-nexus").touch(mode=0o755)
+    assert find_programs(tmp_path / "python").path("spike") == str(tmp_path / "spike")
+
+
+def test_default_directory_follows_the_state_directory() -> None:
+    assert default_directory({"XDG_STATE_HOME": "/s"}) == Path("/s/spike/dev")
+    assert default_directory({"HOME": "/h"}) == Path("/h/.local/state/spike/dev")
+    with pytest.raises(SettingError, match="no home directory"):
+        default_directory({})
+
+
+def test_socket_path_is_measured_to_the_byte(tmp_path: Path) -> None:
+    longest = 107 - len("/run/workload.sock")
+    for size, accepted in ((longest, True), (longest + 1, False)):
+        directory = Path(str(tmp_path) + "/" + "d" * (size - len(str(tmp_path)) - 1))
+        assert len(str(directory)) == size
+        place = DevPlace(directory)
+        if accepted:
+            place.prepare()
+        else:
+            with pytest.raises(SettingError, match="108 bytes"):
+                place.prepare()
+
+
+def test_directory_of_others_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "open"
+    directory.mkdir()
+    directory.chmod(0o755)
+    with pytest.raises(SettingError, match="others can enter"):
+        DevPlace(directory).prepare()
+
+
+def test_directory_with_something_in_it_is_never_taken_for_a_fresh_store(tmp_path: Path) -> None:
+    require_empty(tmp_path)
+    require_empty(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError, match="not empty"):
+        require_empty(tmp_path)
+
+
+def test_environment_file_survives_a_name_with_spaces(tmp_path: Path) -> None:
+    place = DevPlace(tmp_path / "a b'c")
+    place.prepare()
+    place.write_environment(place.client_environment(1, tmp_path))
+    line = next(
+        line
+        for line in lines_of(Served(place, "https://localhost:1", "open"))
+        if line.startswith("  . ")
+    )
+    shown = _shell(f'{line} && printf %s "$SPIKE_PILOT_STATE_DIR|$PATH"')
+    state, path = shown.split("|")
+    assert state == str(place.pilot)
+    assert path.split(":")[0] == str(tmp_path)
+
+
+def test_free_port_is_taken_as_it_is_and_a_taken_one_names_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SettingError, match=f"port {port} is taken") as refused:
+            choose_port(port)
+    offered = int(refused.value.next_step.rpartition(" ")[2])
+    assert choose_port(offered) == offered
+    assert choose_port(0) > 0
+
+
+def test_taken_port_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = run_dev("--data", str(tmp_path / "dev"), "--port", str(port))
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"Error: port {port} is taken")
+    assert "Next: choose another: spike dev --port" in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_long_path_is_one_sentence_and_makes_nothing(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 25)
+    ran = run_dev("--data", str(directory), "--port", "0")
+    assert ran.returncode == 2
+    assert "too long for a socket" in ran.stderr
+    assert "--data DIR" in ran.stderr
+    assert not directory.exists()
+
+
+def test_fresh_store_leaves_an_existing_one_alone(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("data")
+    for option in ("--fresh", "--ephemeral"):
+        ran = run_dev("--data", str(tmp_path), option, "--port", "0")
+        assert ran.returncode == 2
+        assert "is not empty" in ran.stderr
+    assert (tmp_path / "precious").read_text() == "data"
+
+
+def test_sabotage_without_demo_is_wrong_usage() -> None:
+    ran = run_dev("--sabotage", "lost-secret")
+    assert ran.returncode == 2
+    assert "--demo" in ran.stderr
+
+
+def _shell(script: str) -> str:
+    import subprocess
+
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout
