@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Sequence
@@ -146,7 +147,7 @@ class RestoreDesk:
             raise RefusalError(
                 Reason.TOO_SOON,
                 f"after wrong passwords the next attempt on slot {slot.name!r} has to wait",
-                f"try again in {wait_s:.0f} s",
+                f"try again in {math.ceil(wait_s)} s",
             )
         public = await session.derive(
             Derive(
