@@ -32,6 +32,7 @@ PEM_LIMIT_BYTES: Final = 64 * 1024
 _UID_LIMIT: Final = (1 << 32) - 3
 _HINT = re.compile(r"[A-Za-z0-9._-]{0,64}")
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
+_PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _ROLES_BY_LAUNCH_ONLY: Final = ("recover", "restore")
 
 
@@ -248,13 +249,17 @@ def parse_bundle_pem_untrusted(trust_domain: TrustDomain, pem: str) -> TrustBund
     raw = pem.encode("utf-8", "replace")
     if len(raw) > PEM_LIMIT_BYTES:
         raise FormatError(f"a bundle has at most {PEM_LIMIT_BYTES} bytes")
+    blocks = _PEM.findall(raw)
+    if len(blocks) != raw.count(_PEM_BEGIN):
+        # Skipped, a damaged block would leave a bundle that looks whole.
+        raise FormatError("not a bundle in PEM: a certificate is damaged")
     try:
-        der = [base64.b64decode(b"".join(b64.split()), validate=True) for b64 in _PEM.findall(raw)]
+        der = [base64.b64decode(b"".join(block.split()), validate=True) for block in blocks]
         bundle = TrustBundle.parse_untrusted(trust_domain, b"".join(der))
     except SpikeError as error:
         raise FormatError(f"not a bundle in PEM: {error.message}") from error
     except ValueError:
-        raise FormatError("not a bundle in PEM: its base64 is damaged") from None
+        raise FormatError("not a bundle in PEM: a certificate is damaged") from None
     # What is written down must be readable again, and ours has more line ends than some.
     if len(pem_of(bundle.authorities)) > PEM_LIMIT_BYTES:
         raise FormatError(f"a bundle has at most {PEM_LIMIT_BYTES} bytes")
