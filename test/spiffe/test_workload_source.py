@@ -434,6 +434,32 @@ async def test_a_caller_that_stops_waiting_leaves_nothing_running(agent: Agent) 
 # ---- without a loop of one's own -------------------------------------------------------------
 
 
+async def test_a_source_is_closed_even_if_the_breaking_connection_swallows_the_cancellation(
+    directory: Path,
+) -> None:
+    swallowed = asyncio.Event()
+
+    class Stubborn(X509Source):
+        async def _stream(self) -> None:
+            try:
+                await asyncio.sleep(WAIT_S)
+            except asyncio.CancelledError:
+                if swallowed.is_set():
+                    raise
+                swallowed.set()
+                # What grpclib does when both happen at once.
+                raise ConnectionResetError from None
+
+    opening = asyncio.create_task(Stubborn.open(f"unix://{directory / 'agent.sock'}", WAIT_S))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    opening.cancel()
+    async with asyncio.timeout(WAIT_S / 2):
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+    assert swallowed.is_set()
+
+
 async def test_a_command_fetches_its_material_once(agent: Agent, ca: Ca) -> None:
     agent.say(message(ca))
     fetched = await asyncio.to_thread(fetch_material, agent.endpoint, WAIT_S)

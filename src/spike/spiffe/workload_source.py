@@ -39,6 +39,7 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 # At the start a missing socket may be one that is about to be made; longer than this it is missing.
 UNREACHABLE_GRACE_S = 2.0
+CANCEL_AGAIN_S = 0.1
 
 _HEADER = {"workload.spiffe.io": "true"}
 # A call that will be answered the same for ever: waiting does not help at the start.
@@ -121,9 +122,12 @@ class X509Source:
     async def close(self) -> None:
         """Stop following. The last material stays readable."""
         if self._following is not None:
-            self._following.cancel()
-            # Not `await self._following`: its cancellation and our own would look the same.
-            await asyncio.wait([self._following])
+            # Again and again: in the moment a connection breaks, grpclib takes a cancellation from
+            # outside for its own and raises the fault of the connection instead (Wrapper.__exit__).
+            while not self._following.done():
+                self._following.cancel()
+                # Not `await self._following`: its cancellation and our own would look the same.
+                await asyncio.wait([self._following], timeout=CANCEL_AGAIN_S)
         if self._first.done() and not self._first.cancelled():
             self._first.exception()  # seen: nobody else will ask for it
         self._first.cancel()
