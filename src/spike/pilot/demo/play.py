@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from importlib import import_module
+from types import FrameType
 from typing import Any, Final
 
 import click
@@ -36,10 +38,19 @@ def play(story: str | None, sabotage: str | None) -> int:
     if sabotage is not None:
         chapter, broken = _find(chapters, sabotage)
         chapters = (chapter,)
-    return _play_all(chapters, broken)
+    # Whoever stops the demo, in whichever way, finds nothing left of it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    return play_all(chapters, broken)
 
 
-def _play_all(chapters: tuple[Chapter[Any], ...], broken: Sabotage[Any] | None) -> int:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    del number, frame
+    raise KeyboardInterrupt
+
+
+def play_all(chapters: tuple[Chapter[Any], ...], broken: Sabotage[Any] | None) -> int:
+    """Play chapters one after the other until a claim is false; return the exit code."""
     started_s = time.monotonic()
     count = 0
     for chapter in chapters:

@@ -67,6 +67,13 @@ _SABOTAGES: Final = (
         act=secret.leak,
     ),
     Sabotage(
+        "early-policy",
+        "a policy for every workload is there before any should be",
+        before=secret.nothing_without_policy.name,
+        exposed_by=secret.nothing_without_policy.name,
+        act=outsider.widen_policy,
+    ),
+    Sabotage(
         "second-entry",
         "the user has a second entry that nobody takes away",
         before=outsider.no_entry_no_identity.name,

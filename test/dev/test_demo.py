@@ -1,0 +1,154 @@
+"""The demo is true as it stands, and false and named when something is broken."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev_kit import SPIKE
+from size import PROOF
+from spike.error import ClaimError
+from spike.pilot.demo import play as playing
+from spike.pilot.demo.claim import Chapter, Claim, Sabotage, Scene, claim, require, require_equal
+from spike.pilot.demo.main.chapter import CHAPTER
+
+LIMIT_S = 290.0
+NAMES = [each.name for each in CHAPTER.sabotages]
+# Early ones, which end quickly, and one that breaks what was written; in proof size all of them.
+CHOSEN = NAMES if PROOF else ["leaked-password", "widened-policy", "lost-secret"]
+
+
+def run_demo(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SPIKE, "dev", "--demo", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        timeout=LIMIT_S,
+        check=False,
+        start_new_session=True,
+    )
+
+
+def claims_of(chapter: Chapter[Any]) -> list[Claim[Any]]:
+    return [each for scene in chapter.scenes for each in scene.claims]
+
+
+def test_every_claim_is_true_and_nothing_is_left(tmp_path: Path) -> None:
+    ran = run_demo(tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    lines = [line for line in ran.stdout.split("\n") if line.startswith("  ok  ")]
+    expected = [each.says for each in claims_of(CHAPTER)]
+    assert [line[6:].rpartition(" (")[0] for line in lines] == expected
+    assert f"{len(expected)} claims, all true" in ran.stdout
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_sabotage_makes_the_claim_false_that_it_breaks(name: str, tmp_path: Path) -> None:
+    sabotage = next(each for each in CHAPTER.sabotages if each.name == name)
+    ran = run_demo(tmp_path, "main", "--sabotage", name)
+    assert ran.returncode == 1, ran.stdout + ran.stderr
+    false = [line for line in ran.stdout.split("\n") if line.startswith("FALSE  ")]
+    assert [line.rpartition("[")[2] for line in false] == [f"{sabotage.exposed_by}]"]
+    assert "could not be checked" not in ran.stdout
+    assert name in ran.stdout
+    assert not any(tmp_path.iterdir())
+
+
+def test_sabotages_are_listed_one_a_line(tmp_path: Path) -> None:
+    for story in ((), ("main",)):
+        ran = run_demo(tmp_path, *story, "--sabotage", "list")
+        assert ran.returncode == 0
+        assert ran.stdout.split("\n") == [*NAMES, ""]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("no-such-chapter",), ("main", "--sabotage", "no-such-thing")]
+)
+def test_unknown_name_is_wrong_usage_and_lists_the_known(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    ran = run_demo(tmp_path, *arguments)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("Error: there is no")
+    assert "Next: choose one of: " in ran.stderr
+
+
+def test_every_group_of_claims_has_a_sabotage_of_its_own() -> None:
+    exposed = {each.exposed_by for each in CHAPTER.sabotages}
+    befores = {each.before for each in CHAPTER.sabotages}
+    names = [each.name for each in claims_of(CHAPTER)]
+    assert len(set(names)) == len(names)
+    assert exposed | befores <= set(names)
+    for scene in CHAPTER.scenes:
+        assert exposed & {each.name for each in scene.claims}, scene.title
+
+
+@claim("the first is true")
+def first_one(world: list[str]) -> None:
+    world.append("first")
+
+
+@claim("the second holds what the first wrote, and no more")
+def second_one(world: list[str]) -> None:
+    require_equal(world, ["first"], "what was written")
+
+
+@claim("the third is told only if the others were true")
+def third_one(world: list[str]) -> None:
+    require(len(world) == 1, "too much was written")
+    world.append("third")
+
+
+def test_telling_ends_at_the_first_false_claim(capsys: pytest.CaptureFixture[str]) -> None:
+    from contextlib import nullcontext
+
+    world: list[str] = []
+    chapter = Chapter(
+        "small",
+        "three claims",
+        lambda: nullcontext(world),
+        (Scene("Scene", (first_one, second_one, third_one)),),
+        (),
+    )
+    assert playing.play_all((chapter,), None) == 0
+    assert world == ["first", "third"]
+    world.clear()
+    broken = Sabotage("more", "more was written", "second-one", "second-one", _write_more)
+    assert playing.play_all((chapter,), broken) == 1
+    assert world == ["first", "more"]
+    said = capsys.readouterr().out
+    assert "FALSE  the second holds what the first wrote, and no more  [second-one]" in said
+    assert "Sabotaged on purpose with more: more was written." in said
+
+
+def test_unnoticed_sabotage_is_said_and_fails_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    from contextlib import nullcontext
+
+    chapter = Chapter(
+        "small", "one claim", lambda: nullcontext([]), (Scene("Scene", (first_one,)),), ()
+    )
+    broken: Sabotage[list[str]] = Sabotage(
+        "nothing", "nothing is broken", "first-one", "first-one", _break_nothing
+    )
+    assert playing.play_all((chapter,), broken) == 0
+    assert "no claim was false" in capsys.readouterr().out
+
+
+def test_require_says_what_was_found() -> None:
+    require(True, "never said")
+    with pytest.raises(ClaimError, match="the answer is 200, and 401 was expected"):
+        require_equal(200, 401, "the answer")
+
+
+def _write_more(world: list[str]) -> None:
+    world.append("more")
+
+
+def _break_nothing(world: list[str]) -> None:
+    pass
