@@ -137,7 +137,7 @@ def last_words(log: Path) -> str:
         return ""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     count = 2 if lines and lines[-1].lower().startswith("next:") else 1
-    return " ".join(lines[-count:])
+    return " ".join(lines[-count:]).rstrip(".")
 
 
 async def _readable(descriptor: int) -> None:

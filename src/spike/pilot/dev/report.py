@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict, dataclass
@@ -83,17 +84,17 @@ class HumanReport:
 
     def tell(self, event: Event) -> None:
         """Say what happened."""
-        for line in lines_of(event):
-            sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        _write_if_read("".join(f"{line}\n" for line in lines_of(event)))
 
     def show_password(self, password: bytearray) -> None:
         """Show the generated password on lines of its own."""
-        _write_around(
-            b"This store is new. Its password, shown only now and stored nowhere:\n\n    ",
-            password,
-            b"\n\nKeep it. Without it nothing brings the key back once these processes have ended.\n",
+        after = (
+            b"Keep it. Without it nothing brings the key back once these processes have ended.\n"
         )
+        if not sys.stdout.isatty():
+            after += b"This output is no terminal: whoever keeps it keeps the password.\n"
+        before = b"This store is new. Its password, shown only now and stored nowhere:\n\n    "
+        _write_around(before, password, b"\n\n" + after)
 
 
 class JsonReport:
@@ -101,12 +102,20 @@ class JsonReport:
 
     def tell(self, event: Event) -> None:
         """Say what happened."""
-        sys.stdout.write(json.dumps(data_of(event)) + "\n")
-        sys.stdout.flush()
+        _write_if_read(json.dumps(data_of(event)) + "\n")
 
     def show_password(self, password: bytearray) -> None:
         """Give the generated password as an event of its own; its words need no escapes."""
         _write_around(b'{"event": "password", "password": "', password, b'"}\n')
+
+
+def _write_if_read(text: str) -> None:
+    """Write to standard output. Nobody reading it any more is no reason to stop the parts."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write_around(before: bytes, password: bytearray, after: bytes) -> None:
@@ -147,15 +156,17 @@ def lines_of(event: Event) -> list[str]:
             return ["The store is open."]
         case Failed(message, next_step):
             return [f"Error: {message}.", *([f"Next: {next_step}."] if next_step else [])]
-        case Death(name, code=_, pause_s=pause_s, log=log):
-            said = f" Its last words: {log}" if log else ""
+        case Death(name, pause_s=pause_s, last_words=words):
+            said = f" Its last words: {words}" if words else ""
             return [f"{name} {event.how}; starting it again in {pause_s:g} s.{said}"]
         case Stopping():
             return ["", "Stopping."]
         case Stopped(None):
             return ["Stopped. Nothing is left of it."]
         case Stopped(left):
-            return [f"Stopped. The store stays in {left}; the next start asks for its password."]
+            return [
+                f"Stopped. The store stays in {left}; the next start there asks for its password."
+            ]
 
 
 def data_of(event: Event) -> dict[str, object]:

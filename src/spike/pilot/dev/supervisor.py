@@ -36,7 +36,7 @@ class Death:
     name: str
     code: int
     pause_s: float
-    log: str
+    last_words: str
 
     @property
     def how(self) -> str:
