@@ -15,13 +15,14 @@ from spike.error import FenceError, StoreConflictError
 from spike.storage.protocol import SECRET, SECRET_META, Delete, Put, RecordId, SetFence, Store
 from storage.conformance.conftest import Place
 from storage.conformance.crash_writer import TASKS
-from storage.conformance.engine import collect, named, new
+from storage.conformance.engine import ENGINES, collect, named, new
 
 WRITER = Path(__file__).with_name("crash_writer.py")
 
 
-@pytest.fixture
-async def durable(place: Place) -> Place:
+@pytest.fixture(params=[engine for engine in ENGINES if engine != "memory"])
+async def durable(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    place = Place(request.param, tmp_path / "store")
     store = await place.open()
     is_durable = (await store.health()).durable
     await store.close()

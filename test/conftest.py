@@ -1,0 +1,28 @@
+"""What holds for every test: who may run it, and that nothing is left out unseen where nothing may be."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what shows the limits of an ordinary user when root runs the suite: root has none of them."""
+    if os.geteuid() != 0:
+        return
+    kept = [item for item in items if item.get_closest_marker("ordinary") is None]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run when a test was skipped and SPIKE_NO_SKIP=1 allows none."""
+    if os.environ.get("SPIKE_NO_SKIP") != "1" or session.exitstatus != pytest.ExitCode.OK:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", ())) if reporter is not None else 0
+    if skipped:
+        print(f"\n{skipped} tests were skipped, and SPIKE_NO_SKIP=1 allows none")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
