@@ -79,6 +79,10 @@ class CertificateAuthority:
         """When it ends (aware, UTC)."""
         return self.certificate.not_valid_after_utc
 
+    def is_good_at(self, now: datetime) -> bool:
+        """Tell whether `now` is between its begin and its end."""
+        return self.certificate.not_valid_before_utc <= now < self.expires_at
+
     @property
     def fingerprint(self) -> Fingerprint:
         """The SHA-256 of its certificate."""

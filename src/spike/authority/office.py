@@ -58,6 +58,10 @@ class Issued:
     key_der: bytes = field(repr=False)
     renew_at: datetime
 
+    def is_due(self, now: datetime) -> bool:
+        """Tell whether another is needed; also when the clock was set back to before this one."""
+        return not self.svid.chain[0].not_valid_before_utc <= now < self.renew_at
+
 
 class Office:
     """The state of Authority."""

@@ -7,6 +7,7 @@ Before that they count as the same if they carry the same number while both proc
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -122,6 +123,7 @@ def attest(connection: socket.socket) -> Caller:
 
     Raises:
         ProcessLookupError: who connected has ended.
+        OSError: the kernel does not say, for want of descriptors, for one.
     """
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIAL.size)
     pid, uid, gid = _CREDENTIAL.unpack(raw)
@@ -131,9 +133,11 @@ def attest(connection: socket.socket) -> Caller:
 def _process_of(connection: socket.socket) -> ProcessHandle | None:
     try:
         descriptor = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except ProcessLookupError:
-        raise
-    except OSError:  # ENOPROTOOPT
+    except OSError as error:
+        # Only a kernel that does not know the option may be taken for one. Out of descriptors, for
+        # one, a process with a grant would count as its user, which may be allowed more.
+        if error.errno != errno.ENOPROTOOPT:
+            raise
         return None
     os.set_inheritable(descriptor, False)
     try:
@@ -142,6 +146,9 @@ def _process_of(connection: socket.socket) -> ProcessHandle | None:
         # The kernel gives a pidfd whose process has no number any more.
         os.close(descriptor)
         raise ProcessLookupError from None
+    except OSError:
+        os.close(descriptor)
+        raise
 
 
 def processes_can_be_told_apart() -> bool:

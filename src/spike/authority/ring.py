@@ -38,8 +38,11 @@ class AuthorityRing:
         return min(timedelta(seconds=10), self.lifetime / 8)
 
     def at(self, now: datetime, make: MakeAuthority) -> AuthorityRing:
-        """Return the ring as it should be at `now`: this very one, if nothing is due."""
-        living = tuple(each for each in self.authorities if now < each.expires_at)
+        """Return the ring as it should be at `now`: this very one, if nothing is due.
+
+        An authority that has not begun was made while the clock was ahead: nobody would believe it.
+        """
+        living = tuple(each for each in self.authorities if each.is_good_at(now))
         if not living or now >= living[-1].created_at + self.lifetime / 2:
             living = (*living, make(now, self.lifetime))
         if living == self.authorities:

@@ -85,10 +85,9 @@ class WorkloadService:
             while True:
                 change = self._office.next_change()
                 identities = self._identities_of(caller)
-                renew_at = min((each.renew_at for each in held), default=self._office.now())
-                if (
-                    tuple(each.identity for each in held) != identities
-                    or self._office.now() >= renew_at
+                now = self._office.now()
+                if tuple(each.identity for each in held) != identities or any(
+                    each.is_due(now) for each in held
                 ):
                     held = tuple(self._office.issue(each) for each in identities)
                     _log_issue(caller, held)
