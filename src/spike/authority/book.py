@@ -31,7 +31,8 @@ PEM_LIMIT_BYTES: Final = 64 * 1024
 # -2 and -1 mean "nobody" and "no change" to the kernel.
 _UID_LIMIT: Final = (1 << 32) - 3
 _HINT = re.compile(r"[A-Za-z0-9._-]{0,64}")
-_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s+([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
+# One blank only outside of the group: with more, 64 KiB of blanks take half a minute to refuse.
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----\s([A-Za-z0-9+/=\s]+?)-----END CERTIFICATE-----")
 _PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _ROLES_BY_LAUNCH_ONLY: Final = ("recover", "restore")
 
@@ -279,6 +280,6 @@ def bundle_der(certificates: tuple[x509.Certificate, ...]) -> bytes:
 def _decode(content: bytes, kind: type[_Text]) -> _Text:
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # The library names the place and what it expected there, never the value.
         raise FormatError(f"the entry file cannot be read: {error}") from None

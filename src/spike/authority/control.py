@@ -7,6 +7,7 @@ answer. Descriptors that come with a request are closed here, except the pidfd o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -34,6 +35,7 @@ from spike.error import (
 # Launchers keep a connection each.
 CONNECTION_LIMIT: Final = Limit(of_user=256, of_all=512)
 ANSWER_TIMEOUT_S: Final = 10.0
+REFUSAL_TIMEOUT_S: Final = 1.0
 
 _PIECE_BYTES: Final = 64 * 1024
 # One is the most a request may bring; a few more are taken to be closed and complained about.
@@ -82,11 +84,13 @@ class ControlServer:
                 caller.process.close()
             if caller.uid not in {0, self._owner_uid}:
                 _log.warning("uid %d may not use the control socket", caller.uid)
-                await _send(connection, Fault("denied", "only Authority's owner and root may ask"))
+                await _refuse(
+                    connection, Fault("denied", "only Authority's owner and root may ask")
+                )
                 return
             with self._admission.place(caller.uid) as entered:
                 if not entered:
-                    await _send(connection, Fault("denied", "too many control connections"))
+                    await _refuse(connection, Fault("denied", "too many control connections"))
                     return
                 launcher = self._desk.office.open_launcher()
                 try:
@@ -103,7 +107,7 @@ class ControlServer:
                 await _send(connection, self._answer(line, launcher))
         except InputError as error:
             # The end of this request cannot be found, so no other can be read.
-            await _send(connection, Fault("input", error.message))
+            await _refuse(connection, Fault("input", error.message))
         finally:
             reader.close()
 
@@ -137,6 +141,20 @@ def _fault_of(error: SpikeError) -> Fault:
 async def _send(connection: socket.socket, answer: Answer) -> None:
     async with asyncio.timeout(ANSWER_TIMEOUT_S):
         await asyncio.get_running_loop().sock_sendall(connection, encode_line(answer))
+
+
+async def _refuse(connection: socket.socket, fault: Fault) -> None:
+    """Say why nothing more is read, and give the other side a moment to take it.
+
+    Closing while something unread has come makes the kernel throw away the answer too.
+    """
+    loop = asyncio.get_running_loop()
+    with contextlib.suppress(OSError, TimeoutError):
+        await _send(connection, fault)
+        connection.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(REFUSAL_TIMEOUT_S):
+            while await loop.sock_recv(connection, _PIECE_BYTES):
+                pass
 
 
 @dataclass(slots=True)

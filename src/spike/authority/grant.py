@@ -107,8 +107,9 @@ class GrantTable:
         return bool(ended)
 
     def grants(self) -> tuple[tuple[ProcessKey, Grant], ...]:
-        """Return the grants in force."""
-        return tuple((k, held.grant) for k, held in self._launched.items() if held.grant)
+        """Return the grants in force, those of living processes."""
+        launched = self._launched.items()
+        return tuple((k, held.grant) for k, held in launched if held.grant and held.process.alive())
 
     def processes(self) -> tuple[ProcessHandle, ...]:
         """Return all processes that have, or had, a grant."""
@@ -148,7 +149,7 @@ def recall_untrusted(content: bytes, boot: str) -> tuple[ProcessHandle, ...]:
         raise FormatError(f"a memory of grants has at most {MEMORY_LIMIT_BYTES} bytes")
     try:
         memory = msgspec.json.decode(content, type=_MemoryText)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"the memory of grants cannot be read: {error}") from None
     if memory.boot != boot:
         return ()

@@ -198,7 +198,7 @@ def decode_request_untrusted(line: bytes) -> Request:
     try:
         # The cast: mypy cannot read a union as the type to decode.
         return cast("Request", msgspec.json.decode(line, type=Request))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         # The library names the place and what it expected there, never the value.
         raise InputError(f"not a request: {error}") from None
 
@@ -213,7 +213,7 @@ def decode_answer_untrusted(line: bytes) -> Answer:
         raise AnswerError(f"Authority's answer has more than {ANSWER_LIMIT_BYTES} bytes")
     try:
         return cast("Answer", msgspec.json.decode(line, type=Answer))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise AnswerError(f"Authority's answer cannot be read: {error}") from None
 
 
