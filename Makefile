@@ -53,7 +53,7 @@ type: $(VENV)/.dev ## check types
 
 .PHONY: bench
 bench: $(VENV)/.dev ## measure, and show ratios against a baseline of the same run
-	@$(BIN)/python bench/run.py
+	@$(BIN)/python -m bench.run
 
 .PHONY: doc
 doc: $(VENV)/.dev ## build the documentation as a static site in build/doc, and check its links
