@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dev_kit import SPIKE
-from size import PROOF
+from size import PROOF, record
 from spike.error import ClaimError
 from spike.pilot.demo import play as playing
 from spike.pilot.demo.claim import Chapter, Claim, Sabotage, Scene, claim, require, require_equal
@@ -46,6 +46,7 @@ def test_every_claim_is_true_and_nothing_is_left(tmp_path: Path) -> None:
     assert [line[6:].rpartition(" (")[0] for line in lines] == expected
     assert f"{len(expected)} claims, all true" in ran.stdout
     assert not any(tmp_path.iterdir())
+    record("claims of the demo", len(expected), "all true")
 
 
 @pytest.mark.parametrize("name", CHOSEN)
@@ -58,6 +59,7 @@ def test_sabotage_makes_the_claim_false_that_it_breaks(name: str, tmp_path: Path
     assert "could not be checked" not in ran.stdout
     assert name in ran.stdout
     assert not any(tmp_path.iterdir())
+    record(f"demo sabotaged with {name}", 1, f"{sabotage.exposed_by} is false, and is named")
 
 
 def test_sabotages_are_listed_one_a_line(tmp_path: Path) -> None:

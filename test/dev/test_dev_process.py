@@ -162,7 +162,8 @@ def test_parts_that_die_are_started_again(directory: Path) -> None:
         stage = Stage(DevPlace(directory), "1h")
         eventually("Authority is back", lambda: stage.run("spike-authority", "status").code == 0)
         # Nexus went on, with its key and the identity its launcher asked for again.
-        assert command(directory, "spike", "secret", "list") == "No secrets found.\n"
+        listing = ("spike", "secret", "list")
+        eventually("Nexus has taken over the new CA", lambda: stage.run(*listing).code == 0)
         assert part(dev, "spike-nexus") == nexus
         os.kill(nexus, signal.SIGKILL)
         death = dev.event("death")
@@ -176,6 +177,17 @@ def test_parts_that_die_are_started_again(directory: Path) -> None:
         )
         assert ran.code == 0, ran.errors
         assert dev.interrupt() == 0
+
+
+def test_second_interrupt_ends_a_part_that_hangs(directory: Path) -> None:
+    with DevProcess("--data", str(directory), *QUIET, "--format", "json") as dev:
+        dev.event("served")
+        below = descendants(dev.process.pid)
+        os.kill(part(dev, "spike-nexus"), signal.SIGSTOP)
+        dev.process.send_signal(signal.SIGINT)
+        dev.event("stopping")
+        assert dev.interrupt() == 0
+        assert gone(below)
 
 
 def test_ephemeral_store_is_gone_at_the_end(directory: Path) -> None:

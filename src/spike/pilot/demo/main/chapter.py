@@ -53,6 +53,7 @@ _SCENES: Final = (
             disaster.old_store,
             disaster.old_backup,
             disaster.backup_brings_it_back,
+            secret.still_nothing_is_on_disk,
             disaster.nothing_is_left,
         ),
     ),

@@ -50,11 +50,13 @@ def first_secret(world: MainWorld) -> None:
 @claim("no file holds the secret or the password in plain text, base64 or hex")
 def nothing_is_on_disk(world: MainWorld) -> None:
     """Search every file of the directory."""
-    for name, text in (("the secret", world.value), ("the password", world.stage.password)):
-        for path in files_below(world.stage.place.directory):
-            content = path.read_bytes()
-            for form in _forms(text):
-                require(form not in content, f"{path} holds {name}")
+    _require_nowhere(world)
+
+
+@claim("after all of that, still no file holds the secret or the password")
+def still_nothing_is_on_disk(world: MainWorld) -> None:
+    """Search again: store, write-ahead log, backups, logs, anchors."""
+    _require_nowhere(world)
 
 
 @claim("a second init is refused: the root key is made once")
@@ -102,6 +104,14 @@ def workload_does_no_more(world: MainWorld) -> None:
     )
     got = world.stage.run_well("spike", "secret", "get", PATH, "password")
     require_equal(got.rstrip("\n"), world.value, "the secret after the attempts")
+
+
+def _require_nowhere(world: MainWorld) -> None:
+    for name, text in (("the secret", world.value), ("the password", world.stage.password)):
+        for path in files_below(world.stage.place.directory):
+            content = path.read_bytes()
+            for form in _forms(text):
+                require(form not in content, f"{path} holds {name}")
 
 
 def _forms(text: str) -> tuple[bytes, ...]:
