@@ -15,7 +15,7 @@ from spike.spiffe.background_source import BackgroundSource
 _KEPT: Final = 3
 # A connection is replaced before the SVID it was made with ends: what is looked for are failures
 # that the server's change causes.
-_LEFT_S: Final = 2.0
+_LEFT_S: Final = 3.0
 _PAUSE_S: Final = 0.02
 
 
