@@ -32,7 +32,8 @@ To play one again: `SPIKE_PROOF=1 SPIKE_SEED=<seed> .venv/bin/pytest <test>`.
 def run(marker: str, file: Path, arguments: list[str]) -> int:
     """Run the tests of a marker at full size; return pytest's exit code, 0 when there were none to run."""
     environment = {**os.environ, "SPIKE_PROOF": "1", "SPIKE_PROOF_FILE": str(file)}
-    command = [sys.executable, "-m", "pytest", "-m", marker, *arguments]
+    command = [sys.executable, "-m", "pytest", "-m", marker, "-o", "faulthandler_timeout=0"]
+    command += arguments
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     return 0 if code == NO_TEST_RAN else code
 
