@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from spike.client.control import ControlClient
-from spike.error import SettingError, SpikeError, UnreachableError
+from spike.error import DeniedError, InputError, SettingError, SpikeError, UnreachableError
 from spike.spiffe.id import SpiffeId
 
 FIRST_PAUSE_S: Final = 0.05
@@ -191,10 +191,11 @@ class Launcher:
     def _ask_again(self, charge: _Charge) -> bool:
         try:
             self._grant(charge)
-        except SpikeError as error:
-            if isinstance(error, UnreachableError):
+        except (SpikeError, OSError) as error:
+            # A refusal leaves the connection good; after anything else its state is not known.
+            if not isinstance(error, InputError | DeniedError | SettingError):
                 self._hang_up()
-            _log.info("no identity for the process of %s at present: %s", charge.id, error.message)
+            _log.info("no identity for the process of %s at present: %s", charge.id, error)
             return False
         return True
 
