@@ -11,6 +11,7 @@ import click
 from spike.error import SpikeError
 from spike.pilot.app import spike
 from spike.pilot.failure import Exit, exit_of, text_of
+from spike.pilot.output import note
 
 
 def run(arguments: list[str]) -> int:
@@ -24,7 +25,7 @@ def run(arguments: list[str]) -> int:
         error.show()
         return exit_of(error)
     except SpikeError as error:
-        click.echo(text_of(error), err=True)
+        note(text_of(error))
         return exit_of(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("\nStopped; nothing more was done.", err=True)

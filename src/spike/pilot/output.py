@@ -41,17 +41,19 @@ def show(data: object, output_format: Format, human: Iterable[str]) -> None:
             for line in human:
                 click.echo(printable(line, terminal=sys.stdout.isatty()))
         case Format.JSON:
-            click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+            click.echo(_escaped(json.dumps(data, indent=2, ensure_ascii=False)))
         case Format.YAML:
             import yaml
 
             text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+            if any(map(_steers, text)):
+                text = yaml.safe_dump(data, sort_keys=False, allow_unicode=False)
             click.echo(text.removesuffix("...\n"), nl=False)  # what ends a lone scalar
 
 
 def note(text: str) -> None:
     """Tell a person something that is no data: standard error."""
-    click.echo(text, err=True)
+    click.echo(printable(text, terminal=sys.stderr.isatty()), err=True)
 
 
 def printable(text: str, *, terminal: bool) -> str:
@@ -63,8 +65,21 @@ def printable(text: str, *, terminal: bool) -> str:
     if not terminal:
         return text
     return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs")
-        else character.encode("unicode_escape", "surrogatepass").decode()
+        character.encode("unicode_escape", "surrogatepass").decode()
+        if _steers(character)
+        else character
         for character in text
     )
+
+
+def _escaped(text: str) -> str:
+    """Return JSON that means the same and steers no terminal, however it gets to one.
+
+    Outside of its strings JSON has none of these characters, and inside each has an escape.
+    """
+    return "".join(json.dumps(each)[1:-1] if _steers(each) else each for each in text)
+
+
+def _steers(character: str) -> bool:
+    """Tell whether a terminal would act on a character, or hide or turn around what is near it."""
+    return character not in "\n\t" and unicodedata.category(character) in ("Cc", "Cf", "Cs")

@@ -45,7 +45,9 @@ def read_values(arguments: Iterable[str], standard_input: BinaryIO) -> dict[str,
         elif text.startswith("@"):
             values[key] = _text(_content(Path(text[1:])), key)
         else:
-            values[key] = text[1:] if text.startswith(("\\@", "\\-")) else text
+            # An argument that is no UTF-8 comes with stand-ins for its bytes (PEP 383).
+            plain = text[1:] if text.startswith(("\\@", "\\-")) else text
+            values[key] = _text(plain.encode("utf-8", "surrogateescape"), key)
     return values
 
 

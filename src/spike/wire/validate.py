@@ -108,8 +108,10 @@ def check_item_count(count: int) -> None:
 
 
 def _check(text: str, field: str, form: re.Pattern[str], limit_bytes: int, allowed: str) -> None:
-    # Counted in characters first: a text far too long is not encoded only to be refused.
-    if not text or len(text) > limit_bytes or len(text.encode("utf-8")) > limit_bytes:
+    # Counted in characters first: a text far too long is not encoded only to be refused. What
+    # stands for bytes of an argument that are no text (PEP 383) is counted too: the form refuses it.
+    size_bytes = len(text[: limit_bytes + 1].encode("utf-8", "surrogatepass"))
+    if not 1 <= size_bytes <= limit_bytes:
         raise InputError(f"the {field} has not 1 to {limit_bytes} bytes")
     if not form.fullmatch(text):
         raise InputError(f"the {field} may only have {allowed}")

@@ -179,6 +179,8 @@ def list_(path_pattern: str, spiffeid_pattern: str, output_format: Format) -> No
     """List the names of policies."""
     if path_pattern and spiffeid_pattern:
         raise click.UsageError("Give --path-pattern or --spiffeid-pattern, not both.")
+    if not (path_pattern + spiffeid_pattern).isascii():
+        raise click.UsageError("No pattern has other characters than ASCII.")
     with Session.of_process().connect() as nexus:
         names = nexus.list_policies(spiffeid_pattern, path_pattern)
     output.show(names, output_format, [f"- {name}" for name in names] or ["No policies found."])

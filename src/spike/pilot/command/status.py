@@ -39,7 +39,7 @@ def status(context: click.Context, output_format: Format) -> None:
     except (SettingError, NotReadyError):
         raise
     except SpikeError as error:
-        click.echo(text_of(error), err=True)
+        output.note(text_of(error))
         context.exit(Exit.UNREACHABLE)
     finding = judge(answer)
     output.show(_data(answer, finding), output_format, [finding.line, *_details(answer)])
