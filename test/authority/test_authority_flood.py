@@ -233,7 +233,8 @@ async def test_one_users_connections_have_a_limit_and_leave_with_it(
                 stream = await begin(calls.FetchX509SVID, X509SVIDRequest())
                 await stream.recv_message()
 
-            with pytest.raises((StreamTerminatedError, OSError)):
+            # grpclib has no transport yet where the connection was closed before it was told of it.
+            with pytest.raises((StreamTerminatedError, OSError, AttributeError)):
                 await one_more()
     finally:
         for connection in held:
