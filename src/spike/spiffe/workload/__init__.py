@@ -1,0 +1,1 @@
+"""Messages and service of the Workload API, generated from workload.proto."""
