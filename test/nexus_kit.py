@@ -14,6 +14,7 @@ import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,12 @@ class RunningNexus:
         self.server = server
         self.vault = vault
         self._extra = extra
+        self._callers = ThreadPoolExecutor(64, thread_name_prefix="caller")
         self._contexts: dict[str, ssl.SSLContext] = {}
+
+    def close(self) -> None:
+        """Let go of the threads that made calls."""
+        self._callers.shutdown()
 
     def answer_first(self, path: str, handle: Handle) -> None:
         """Answer one more path, beside the calls of Nexus."""
@@ -121,7 +127,9 @@ class RunningNexus:
 
     async def send(self, context: ssl.SSLContext, method: str, target: str, body: bytes) -> Answer:
         """Send anything over a connection of its own made with a context."""
-        return await asyncio.to_thread(self._send, context, method, target, body)
+        # Not on the loop's own threads: Nexus runs on this loop too and needs those for itself.
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._callers, self._send, context, method, target, body)
 
     def _send(self, context: ssl.SSLContext, method: str, target: str, body: bytes) -> Answer:
         connection = http.client.HTTPSConnection(
@@ -189,7 +197,9 @@ async def running(
         )
         await server.start()
         stack.push_async_callback(server.drain, 5.0)
-        yield RunningNexus(ca, server, vault, extra)
+        started = RunningNexus(ca, server, vault, extra)
+        stack.callback(started.close)
+        yield started
 
 
 async def give_birth(vault: Vault, password: bytes | None = None) -> lifecycle_kit.Born:

@@ -1,7 +1,7 @@
 """The anchor: one small statement, kept outside the store, of how new the store must at least be.
 
-It is authenticated with the active root key, so whoever keeps it need not be trusted with more than not to lose it. Of
-several valid anchors the highest counts; an invalid one is reported and ignored.
+It is authenticated with the active root key, so whoever keeps it need not be trusted with more than not to lose it.
+Each valid anchor is held against the store; an invalid one is reported and ignored.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ class Anchor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit_head: str
     generation: Number
 
-    @property
-    def height(self) -> tuple[int, int, int]:
-        """What orders the anchors of one lineage."""
-        return (self.epoch, self.revision, self.access_generation)
+    def is_beyond(self, age: tuple[int, int], access_generation: int) -> bool:
+        """Return whether the store had been further than this.
+
+        `age` is epoch and revision. Each of keyring and access list counts alone: a newer keyring beside an older
+        list would bring revoked rights back.
+        """
+        return (self.epoch, self.revision) > age or self.access_generation > access_generation
 
 
 class Weighed(NamedTuple):
-    """The highest valid anchor, if any, and what was wrong with the others, one sentence each."""
+    """The valid anchors, and what was wrong with the others, one sentence each."""
 
-    highest: Anchor | None
+    valid: tuple[Anchor, ...]
     rejected: tuple[str, ...]
 
 
@@ -67,18 +70,15 @@ def encode(anchor: Anchor, root: KeyMemory) -> bytes:
 
 
 def weigh_untrusted(raws: Iterable[bytes], keyring: Keyring, root: KeyMemory) -> Weighed:
-    """Return the highest of the anchors that are valid for this store under this root key."""
-    highest: Anchor | None = None
+    """Tell the anchors that are valid for this store under this root key from the others."""
+    valid: list[Anchor] = []
     rejected: list[str] = []
     for raw in raws:
         try:
-            anchor = _confirm(raw, keyring, root)
+            valid.append(_confirm(raw, keyring, root))
         except FormatError as error:
             rejected.append(error.message)
-            continue
-        if highest is None or anchor.height > highest.height:
-            highest = anchor
-    return Weighed(highest, tuple(rejected))
+    return Weighed(tuple(valid), tuple(rejected))
 
 
 def decode_untrusted(raw: bytes) -> Anchor:

@@ -37,6 +37,8 @@ Number = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Moment = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")]
 Text = Annotated[str, Meta(max_length=500)]
+History = Annotated[tuple[Transition, ...], Meta(min_length=1)]
+"""A generation without a state does not exist."""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +59,7 @@ class RootGeneration(_Part, frozen=True):
 
     number: Number
     check: Digest
-    history: tuple[Transition, ...]
+    history: History
 
     @property
     def state(self) -> State:
@@ -77,7 +79,7 @@ class WrappedKey(_Part, frozen=True):
     root: Number
     check: Digest
     wrapped: bytes
-    history: tuple[Transition, ...]
+    history: History
 
     @property
     def state(self) -> State:

@@ -7,16 +7,19 @@ Steps, in this order; a failed one ends the restore with a name and changes noth
 3. `confirm`: the root key gives the check value and authenticates the whole keyring.
 4. `compare_copies`: with a backup handed in, which of backup and store is the newer one.
 5. `require_current`: no valid anchor says that the store had been further.
-6. The caller opens the access list and one record of each kind (`lifecycle` knows no storage).
+6. The caller opens the access list and one record of each kind (`lifecycle` knows no storage). Only this tells
+   whose store it is, where its keyring cannot be authenticated.
 7. `recovered`: the keyring that follows, one epoch higher, written by one compare-and-swap.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 
+from spike.crypto.slot import PUBLIC_KEY_BYTES, SALT_BYTES, Argon2Setting
 from spike.error import FormatError, NewerFormatError
 from spike.lifecycle import backup, keyring
 from spike.lifecycle.anchor import Anchor
@@ -92,7 +95,8 @@ def choose_slot(held: UnconfirmedKeyring, name: str) -> ChosenSlot:
     """Return the password slot with this name, or the first one when `name` is empty.
 
     Raises:
-        RefusalError: UNKNOWN_SLOT, or DAMAGED when it holds no copy of the active root key.
+        RefusalError: UNKNOWN_SLOT, or DAMAGED when it holds no copy of the active root key, or no password could
+            open it.
     """
     slots = [s for s in held.hint.slots if s.kind is SlotKind.PASSWORD]
     slot = next((s for s in slots if not name or s.name == name), None)
@@ -103,6 +107,7 @@ def choose_slot(held: UnconfirmedKeyring, name: str) -> ChosenSlot:
             f"there is no password slot named {name!r}",
             f"known slots: {known}",
         )
+    _require_derivable(slot)
     active = held.hint.active_root
     for sealed in slot.roots:
         if sealed.generation == active.number and sealed.check == active.check:
@@ -112,6 +117,21 @@ def choose_slot(held: UnconfirmedKeyring, name: str) -> ChosenSlot:
         f"slot {slot.name!r} holds no copy of root-key generation {active.number}",
         _OTHER_COPY,
     )
+
+
+def _require_derivable(slot: Slot) -> None:
+    try:
+        Argon2Setting.parse_untrusted(slot.argon2)
+    except FormatError as error:
+        raise RefusalError(
+            Reason.DAMAGED, f"slot {slot.name!r} is damaged: {error.message}", _OTHER_COPY
+        ) from error
+    if (len(slot.salt), len(slot.public)) != (SALT_BYTES, PUBLIC_KEY_BYTES):
+        raise RefusalError(
+            Reason.DAMAGED,
+            f"slot {slot.name!r} is damaged: its salt or public key has an impossible size",
+            _OTHER_COPY,
+        )
 
 
 def confirm(candidate: Candidate, root: KeyMemory) -> Keyring:
@@ -137,11 +157,12 @@ def confirm(candidate: Candidate, root: KeyMemory) -> Keyring:
 def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) -> None:
     """Return if a confirmed key backup may take the place of what the store holds.
 
-    It may when the store has no keyring, or one that is damaged or not authentic.
+    It may when the store has no keyring, or one that is damaged or not authentic. Whether such a one was planted or
+    belongs to another store only the records can tell (step 6); by itself it keeps no true backup out.
 
     Raises:
-        RefusalError: FOREIGN (another store or lineage), OLD (the store has a newer one) or STALE_STORE
-            (it has an older one).
+        RefusalError: FOREIGN (another lineage), OLD (the store has a newer one) or STALE_STORE (it has an older
+            one).
     """
     if stored is None:
         return
@@ -151,16 +172,15 @@ def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) ->
         raise RefusalError(Reason.NEWER_FORMAT, error.message, error.next_step) from error
     except FormatError:
         return
-    if (held.hint.store_id, held.hint.lineage) != (confirmed.store_id, confirmed.lineage):
-        raise RefusalError(
-            Reason.FOREIGN,
-            f"the backup is of store {confirmed.store_id}, lineage {confirmed.lineage}; "
-            f"this is store {held.hint.store_id}, lineage {held.hint.lineage}",
-            "restore with a backup of this store",
-        )
     present = held.confirmed_by(root)
     if present is None:
         return
+    if present.lineage != confirmed.lineage:
+        raise RefusalError(
+            Reason.FOREIGN,
+            f"the backup is of lineage {confirmed.lineage} of this store, which is of lineage {present.lineage}",
+            "find out which copy of the store is the living one before going on",
+        )
     if present.age > confirmed.age:
         raise RefusalError(
             Reason.OLD,
@@ -172,23 +192,38 @@ def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) ->
         raise _stale(present.age, confirmed.age, "the backup")
 
 
-def require_current(confirmed: Keyring, access_generation: int, highest: Anchor | None) -> None:
-    """Return if no anchor says that the store had been further.
+def require_current(
+    confirmed: Keyring, access_generation: int, valid_anchors: Iterable[Anchor]
+) -> None:
+    """Return if no valid anchor says that the store had been further.
 
     Raises:
-        RefusalError: FOREIGN (the anchor is of another lineage) or STALE_STORE.
+        RefusalError: FOREIGN (an anchor is of another lineage) or STALE_STORE.
     """
-    if highest is None:
-        return
-    if highest.lineage != confirmed.lineage:
-        raise RefusalError(
-            Reason.FOREIGN,
-            f"an anchor names lineage {highest.lineage} of this store; this copy is of lineage {confirmed.lineage}",
-            "find out which copy of the store is the living one before going on",
-        )
-    reached = (*confirmed.age, access_generation)
-    if highest.height > reached:
-        raise _stale(reached, highest.height, "an anchor")
+    for seen in valid_anchors:
+        if seen.lineage != confirmed.lineage:
+            raise RefusalError(
+                Reason.FOREIGN,
+                f"an anchor names lineage {seen.lineage} of this store; this copy is of lineage {confirmed.lineage}",
+                "find out which copy of the store is the living one before going on",
+            )
+        if seen.is_beyond(confirmed.age, access_generation):
+            reached = (*confirmed.age, access_generation)
+            had = (seen.epoch, seen.revision, seen.access_generation)
+            raise _stale(reached, had, "an anchor")
+
+
+def require_fence(confirmed: Keyring, fence: int) -> None:
+    """Return if the store takes writes under the epoch that follows the keyring's.
+
+    The fence is the store's word alone: a lower one proves nothing, a higher one would only let the restore fail
+    half-way.
+
+    Raises:
+        RefusalError: STALE_STORE.
+    """
+    if fence > confirmed.epoch:
+        raise _stale((confirmed.epoch,), (fence,), "the store itself")
 
 
 def _stale(present: tuple[int, ...], reached: tuple[int, ...], witness: str) -> RefusalError:

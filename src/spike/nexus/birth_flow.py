@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+from typing import Final
 
 from spike.crypto.slot import SALT_BYTES, Argon2Setting
+from spike.error import FormatError, OpenError, StoreConflictError, StoreError
 from spike.lifecycle import keyring as keyrings
-from spike.lifecycle.birth import NewSlot, Origin, first_ring
+from spike.lifecycle.birth import FIRST, NewSlot, Origin, first_ring
+from spike.lifecycle.history import record_key
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.restore import choose, choose_slot
 from spike.lifecycle.ring import KeyRing
@@ -17,7 +21,11 @@ from spike.nexus.password_desk import PasswordSession
 from spike.nexus.policy_book import ACCESS_LIST_ID, PolicyBook
 from spike.nexus.sealed import SealedStore
 from spike.nexus.vault import KEYRING_ID, Opened, Phase, Vault
-from spike.storage.protocol import MUST_NOT_EXIST, Delete
+from spike.storage.protocol import HISTORY, MUST_NOT_EXIST, Delete, Record, RecordId
+
+_log: Final = logging.getLogger("spike.nexus.birth_flow")
+# All that an init writes.
+_WRITTEN: Final = (KEYRING_ID, ACCESS_LIST_ID, RecordId(HISTORY, record_key(FIRST)))
 
 
 async def require_unborn(vault: Vault) -> None:
@@ -38,6 +46,12 @@ async def require_unborn(vault: Vault) -> None:
             "the store holds records but no keyring: a new root key could never open them",
             "restore from a key backup (spike restore --backup FILE), or name an empty data directory",
         )
+    if (await vault.store.health()).fence > FIRST:
+        raise RefusalError(
+            Reason.STORE_NOT_EMPTY,
+            "the store is empty and was not always: somebody took its records away",
+            "put the store back, or name an empty data directory",
+        )
 
 
 async def initialize(
@@ -47,7 +61,8 @@ async def initialize(
 
     Raises:
         RefusalError: the store is not empty, or the password is refused.
-        StoreError: the store or every backup place failed; the store is as it was.
+        StoreError: the store failed; it is as it was, unless it failed again when that was put right. Then
+            the password that was given restores it. Backup places that failed are in the vault's `places`.
     """
     async with vault.lock:
         await require_unborn(vault)
@@ -101,16 +116,22 @@ async def _conceive(
 
 async def _bring_forth(vault: Vault, session: PasswordSession, ring: KeyRing) -> Opened:
     sealed = SealedStore(vault.store, ring)
-    revision, raw = await vault.replace_keyring(
-        ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
-    )
     try:
+        revision, raw = await vault.replace_keyring(
+            ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
+        )
         await _prove(session, raw, ring)
         policies = await PolicyBook.load(sealed)
+        return await vault.open_with(ring, revision, raw, policies)
+    except StoreConflictError as error:
+        raise RefusalError(
+            Reason.ALREADY_INITIALIZED, "somebody else has initialized this store meanwhile"
+        ) from error
     except BaseException:
-        await _undo(vault)
+        # Also when the answer to the write was lost: what was written is found by looking.
+        if not vault.is_open:
+            await _undo(vault, sealed, ring)
         raise
-    return await vault.open_with(ring, revision, raw, policies)
 
 
 async def _prove(session: PasswordSession, raw: bytes, ring: KeyRing) -> None:
@@ -126,8 +147,26 @@ async def _prove(session: PasswordSession, raw: bytes, ring: KeyRing) -> None:
             )
 
 
-async def _undo(vault: Vault) -> None:
-    """Take back what nobody has been told of. Should this fail too, `init` says that the store is initialized."""
-    held = [await vault.store.get(record_id) for record_id in (KEYRING_ID, ACCESS_LIST_ID)]
-    changes = [Delete(record.id, record.revision) for record in held if record is not None]
-    await vault.store.apply(changes, fence=None)
+async def _undo(vault: Vault, sealed: SealedStore, ring: KeyRing) -> None:
+    """Take back what nobody has been told of, and nothing that this init has not written.
+
+    Should this fail too, `init` says that the store is initialized.
+    """
+    try:
+        held = [await vault.store.get(record_id) for record_id in _WRITTEN]
+        ours = [record for record in held if record is not None and _is_ours(record, sealed, ring)]
+        if ours:
+            changes = [Delete(record.id, record.revision) for record in ours]
+            await vault.store.apply(changes, fence=None)
+    except StoreError as error:
+        _log.error("an init that failed could not be taken back: %s", error.message)
+
+
+def _is_ours(record: Record, sealed: SealedStore, ring: KeyRing) -> bool:
+    try:
+        if record.id == KEYRING_ID:
+            return keyrings.decode_untrusted(record.blob).confirmed_by(ring.root) is not None
+        sealed.open(record)
+    except (OpenError, FormatError):
+        return False
+    return True

@@ -21,6 +21,7 @@ from spike.memory.key_memory import KeyMemory
 from spike.nexus.password_child import KEY_SIZE_BYTES, LIFE_S, Answer, Derive, Job, Open
 
 SESSION_LIMIT: Final = 4
+READY_S: Final = 30
 _LINE_LIMIT_BYTES: Final = 1 << 20
 
 
@@ -37,6 +38,7 @@ class PasswordSession:
     _auth: KeyMemory
     _root: KeyMemory
     _derivation: asyncio.Lock
+    _life_s: float
 
     async def derive(self, job: Derive) -> bytes:
         """Return the public key the password gives with the job's salt.
@@ -88,9 +90,11 @@ class PasswordSession:
 
     async def _ask(self, job: Job) -> Answer:
         try:
-            self._writer.write(msgspec.json.encode(job) + b"\n")
-            await self._writer.drain()
-            return await _read_answer(self._reader)
+            # The child ends by itself before that; one that cannot must not hold the vault's lock for ever.
+            async with asyncio.timeout(self._life_s):
+                self._writer.write(msgspec.json.encode(job) + b"\n")
+                await self._writer.drain()
+                return await _read_answer(self._reader)
         except (OSError, asyncio.IncompleteReadError) as error:
             raise _expired() from error
 
@@ -98,17 +102,21 @@ class PasswordSession:
         """End the child and wipe the shared pages. Idempotent."""
         self._writer.close()
         self._process.kill()
-        await asyncio.to_thread(self._process.wait)
-        self._auth.wipe()
-        self._root.wipe()
+        try:
+            await asyncio.to_thread(self._process.wait)
+        finally:
+            self._auth.wipe()
+            self._root.wipe()
 
 
 class PasswordDesk:
     """Hands out sessions and takes them back by their id."""
 
-    def __init__(self) -> None:
+    def __init__(self, life_s: float = LIFE_S) -> None:
+        self._life_s = life_s
         self._waiting: dict[str, tuple[PasswordSession, asyncio.TimerHandle]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._beginning = asyncio.Lock()
         self._derivation = asyncio.Lock()
 
     async def begin(self, actor: str) -> PasswordSession:
@@ -117,16 +125,19 @@ class PasswordDesk:
         Raises:
             RefusalError: BUSY when too many wait.
         """
-        for earlier in [s.id for s, _ in self._waiting.values() if s.actor == actor]:
-            self._expire(earlier)
-        if len(self._waiting) >= SESSION_LIMIT:
-            raise RefusalError(
-                Reason.BUSY, "too many passwords are awaited", "try again in two minutes"
-            )
-        session = await _start(secrets.token_hex(16), actor, self._derivation)
-        timer = asyncio.get_running_loop().call_later(LIFE_S, self._expire, session.id)
-        self._waiting[session.id] = (session, timer)
-        return session
+        async with (
+            self._beginning
+        ):  # one at a time: whoever is let in is counted before the next one
+            for earlier in [s.id for s, _ in self._waiting.values() if s.actor == actor]:
+                self._expire(earlier)
+            if len(self._waiting) >= SESSION_LIMIT:
+                raise RefusalError(
+                    Reason.BUSY, "too many passwords are awaited", "try again in two minutes"
+                )
+            session = await _start(actor, self._derivation, self._life_s)
+            timer = asyncio.get_running_loop().call_later(self._life_s, self._expire, session.id)
+            self._waiting[session.id] = (session, timer)
+            return session
 
     def take(self, session_id: str, actor: str) -> PasswordSession:
         """Return the session, which is the caller's to close.
@@ -156,7 +167,7 @@ class PasswordDesk:
             task.add_done_callback(self._closing.discard)
 
 
-async def _start(session_id: str, actor: str, derivation: asyncio.Lock) -> PasswordSession:
+async def _start(actor: str, derivation: asyncio.Lock, life_s: float) -> PasswordSession:
     auth = KeyMemory.allocate_shareable(KEY_SIZE_BYTES)
     root = KeyMemory.allocate_shareable(KEY_SIZE_BYTES)
     ours, theirs = socket.socketpair()
@@ -171,10 +182,16 @@ async def _start(session_id: str, actor: str, derivation: asyncio.Lock) -> Passw
         root.wipe()
         raise
     session = PasswordSession(
-        session_id, actor, b"", process, reader, writer, auth, root, derivation
+        secrets.token_hex(16), actor, b"", process, reader, writer, auth, root, derivation, life_s
     )
     try:
-        session.public = (await _read_answer(reader)).public
+        async with asyncio.timeout(READY_S):
+            session.public = (await _read_answer(reader)).public
+    except (OSError, asyncio.IncompleteReadError) as error:
+        await session.close()
+        raise RefusalError(
+            Reason.BUSY, "the process a password is opened in did not start", "try again"
+        ) from error
     except BaseException:
         await session.close()
         raise

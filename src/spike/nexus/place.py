@@ -8,6 +8,7 @@ what is read from it is confirmed by the root key before it is believed.
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -101,7 +102,11 @@ class Place:
 
 def _read(path: Path, limit_bytes: int) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        # Without waiting: a pipe planted here would hold a restore up for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:  # noqa: PTH123  (a descriptor, not a path)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return None
             return file.read(limit_bytes + 1)
     except OSError:
         return None

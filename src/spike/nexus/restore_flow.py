@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import secrets
 import time
@@ -16,6 +17,7 @@ from typing import Final
 
 from spike.error import FormatError, OpenError, StoreConflictError
 from spike.lifecycle import anchor as anchors
+from spike.lifecycle import backup
 from spike.lifecycle import restore as rules
 from spike.lifecycle.attempt import AttemptDelay
 from spike.lifecycle.keyring import Keyring
@@ -33,6 +35,9 @@ from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, Record, RecordId
 
 PREVIEW_LIFE_S: Final = 120
 _REPLACED: Final = "replaced"
+_UNCONFIRMED: Final = (
+    "no anchor confirms that this is the newest copy: an old one would look the same"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +218,8 @@ class RestoreDesk:
             raise
         try:
             policies = await _examine_store(SealedStore(self._vault.store, ring))
-            rules.require_current(confirmed, policies.access_generation, weighed.highest)
+            rules.require_current(confirmed, policies.access_generation, weighed.valid)
+            rules.require_fence(confirmed, (await self._vault.store.health()).fence)
         except BaseException:
             ring.wipe()
             raise
@@ -222,7 +228,7 @@ class RestoreDesk:
             confirmed=confirmed,
             slot_name=chosen.slot.name,
             sealed_at=chosen.sealed.sealed_at,
-            remarks=weighed.rejected,
+            remarks=weighed.rejected if weighed.valid else (*weighed.rejected, _UNCONFIRMED),
         )
         return _Pending(preview, ring, policies, chosen.slot.id, stored, asked.actor)
 
@@ -236,6 +242,11 @@ class RestoreDesk:
             raw = await asyncio.to_thread(state.place.read_anchor, confirmed.store_id)
             if raw is not None:
                 found.append(raw)
+            # A crash may have come between the two files.
+            held = await asyncio.to_thread(state.place.read_backup, confirmed.store_id)
+            if held is not None:
+                with contextlib.suppress(FormatError):
+                    found.append(backup.decode_untrusted(held).anchor_raw)
         return found
 
     async def _commit(self, pending: _Pending) -> Opened:
@@ -260,8 +271,9 @@ class RestoreDesk:
         stored = pending.stored
         if stored is None or _is_same(stored.blob, pending.preview.confirmed):
             return ()
-        aside = RecordId(KEYRING_ID.kind, f"{_REPLACED}-{stored.revision}")
-        return (Put(aside, stored.blob, stored.generation, MUST_NOT_EXIST),)
+        # A name nobody can take beforehand, and no number of the storage writer's: neither may stop a restore.
+        aside = RecordId(KEYRING_ID.kind, f"{_REPLACED}-{secrets.token_hex(8)}")
+        return (Put(aside, stored.blob, 0, MUST_NOT_EXIST),)
 
 
 def _is_same(stored: bytes, confirmed: Keyring) -> bool:

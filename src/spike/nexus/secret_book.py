@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
-from spike.error import NotFoundError, OpenError, StoreConflictError
+from spike.error import (
+    FenceError,
+    NotFoundError,
+    OpenError,
+    StoreConflictError,
+    StoreUnavailableError,
+)
 from spike.nexus.sealed import SealedStore
 from spike.secret.encoding import (
     decode_meta_untrusted,
@@ -47,8 +53,11 @@ from spike.storage.protocol import (
 from spike.wire.go_time import UnixNs
 
 Clock = Callable[[], UnixNs]
-_REMEMBERED: Final = 4096
-"""Metadata kept opened: at most about 10 MB, as ten versions are 1 KiB sealed."""
+_REMEMBERED_BYTES: Final = 4 << 20
+"""Metadata kept opened, in bytes as sealed: ten versions are 1 KiB, and about twice that when opened."""
+_ATTEMPTS: Final = 100
+"""How often a call that lost against another writer is tried again. Of several writers one always wins, so this many
+losses in a row are no honest ones."""
 _BREATH: Final = 256
 """Records opened between two chances for other requests."""
 
@@ -69,6 +78,7 @@ class SecretBook:
         self._clock = clock
         self._max_versions = max_versions
         self._opened: OrderedDict[tuple[str, bytes], SecretMeta] = OrderedDict()
+        self._opened_bytes = 0
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def get(self, path: str, version: int) -> dict[str, str]:
@@ -78,7 +88,7 @@ class SecretBook:
             NotFoundError: no such path or version, or it is deleted.
             OpenError, FormatError: what is stored there is not what was put there.
         """
-        while True:
+        for _ in range(_ATTEMPTS):
             meta = await self.meta(path)
             record_id = _version_record(path, _resolved(meta, version))
             record = await self._sealed.read(record_id)
@@ -87,6 +97,7 @@ class SecretBook:
             if await self.meta(path) == meta:
                 raise OpenError("a version that the metadata name is missing from the store")
             # It was pruned between the two reads: look again.
+        raise _restless()
 
     async def meta(self, path: str) -> SecretMeta:
         """Return a secret's metadata.
@@ -112,8 +123,10 @@ class SecretBook:
         """Write a new version, and really erase those beyond the secret's retention."""
         encoded = encode_values(values)
         async with self._lock(path):
-            while not await self._put_once(path, encoded):
-                pass
+            for _ in range(_ATTEMPTS):
+                if await self._put_once(path, encoded):
+                    return
+        raise _restless()
 
     async def _put_once(self, path: str, encoded: bytes) -> bool:
         held = await self._held(path)
@@ -131,11 +144,12 @@ class SecretBook:
             NotFoundError: no such path.
         """
         async with self._lock(path):
-            while True:
+            for _ in range(_ATTEMPTS):
                 held = await self._require_held(path)
                 meta = delete(held.meta, versions, self._clock())
                 if meta == held.meta or await self._swapped(path, held, meta):
                     return
+        raise _restless()
 
     async def undelete(self, path: str, versions: Sequence[int]) -> None:
         """Take deletions back.
@@ -144,13 +158,14 @@ class SecretBook:
             NotFoundError: no such path, or nothing was undeleted.
         """
         async with self._lock(path):
-            while True:
+            for _ in range(_ATTEMPTS):
                 held = await self._require_held(path)
                 meta = undelete(held.meta, versions, self._clock())
                 if isinstance(meta, NothingUndeleted):
                     raise NotFoundError("there was nothing to undelete")
                 if await self._swapped(path, held, meta):
                     return
+        raise _restless()
 
     async def paths(self) -> list[str]:
         """Return every path in the order of its bytes, each confirmed by opening its metadata."""
@@ -169,13 +184,19 @@ class SecretBook:
         before: Sequence[Change] = (),
         pruned: Sequence[VersionId] = (),
     ) -> bool:
-        """Swap the metadata; return False when somebody else did so first."""
+        """Swap the metadata; return False when somebody else did so first.
+
+        Raises:
+            FenceError: the store is under another keyring than this book: trying again would not help.
+        """
         expected: Expected = MUST_NOT_EXIST if held is None else held.revision
         swap = self._sealed.put(_meta_record(path), encode_meta(meta), expected)
         erased = [await self._erased(path, version_id) for version_id in pruned]
         changes = [*before, swap, *(change for change in erased if change is not None)]
         try:
             await self._sealed.apply(changes)
+        except FenceError:
+            raise
         except StoreConflictError:
             return False
         return True
@@ -199,8 +220,10 @@ class SecretBook:
         if meta is None:
             meta = decode_meta_untrusted(self._sealed.open(record))
             self._opened[name] = meta
-            if len(self._opened) > _REMEMBERED:
-                self._opened.popitem(last=False)
+            self._opened_bytes += len(record.blob)
+            while self._opened_bytes > _REMEMBERED_BYTES:
+                (_, blob), _ = self._opened.popitem(last=False)
+                self._opened_bytes -= len(blob)
         return meta
 
     async def _require_held(self, path: str) -> _Held:
@@ -214,6 +237,10 @@ class SecretBook:
         if lock is None:
             lock = self._locks[path] = asyncio.Lock()
         return lock
+
+
+def _restless() -> StoreUnavailableError:
+    return StoreUnavailableError("this secret changes faster than it can be read or written")
 
 
 def _resolved(meta: SecretMeta, version: int) -> VersionId:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from spike.error import NotFoundError
+from spike.error import InputError, NotFoundError
 from spike.nexus.handler import Handler, Reading, ReadingEach, Writing
 from spike.nexus.vault import Opened
 from spike.policy.access import Denied, Grant, NeedsPath
@@ -29,6 +30,9 @@ from spike.wire.secret import (
 )
 from spike.wire.validate import check_item_count, check_path, check_value_keys
 
+MANY_LIMIT_CHARACTERS: Final = 8 << 20
+"""The most characters one get-many answers with, all keys and values together."""
+
 
 async def put(grant: Grant, opened: Opened, asked: SecretPutRequest) -> Empty:
     """Write a new version."""
@@ -49,7 +53,19 @@ async def get_many(
 ) -> SecretGetManyAnswer:
     """Read several; what is not there and what is not allowed look the same."""
     check_item_count(len(asked.items))
-    return SecretGetManyAnswer([await _item(decision, opened, item) for item in asked.items])
+    answers: list[SecretGetAnswer | None] = []
+    left = MANY_LIMIT_CHARACTERS
+    for item in asked.items:
+        answer = await _item(decision, opened, item)
+        if answer is not None:
+            left -= sum(len(key) + len(value) for key, value in answer.data.items())
+        if left < 0:
+            raise InputError("the answer would be too large: ask for fewer at once")
+        answers.append(answer)
+        await asyncio.sleep(
+            0
+        )  # a thousand reads of an engine that never waits would hold up everybody
+    return SecretGetManyAnswer(answers)
 
 
 async def _item(decision: NeedsPath, opened: Opened, item: SecretItem) -> SecretGetAnswer | None:

@@ -44,13 +44,12 @@ def read_setting(environment: Mapping[str, str], home: Path) -> NexusSetting:
     read = _Reader(environment)
     host, port = read.address("SPIKE_NEXUS_TLS_PORT", ":8553")
     data_directory = read.path("SPIKE_NEXUS_DATA_DIR", home / ".spike" / "data")
-    backup = environment.get("SPIKE_NEXUS_BACKUP_DIR", "") or str(home / ".spike" / "backup")
     return NexusSetting(
         host=host,
         port=port,
         engine=environment.get("SPIKE_NEXUS_BACKEND_STORE", "") or "sqlite",
         data_directory=data_directory,
-        backup_directories=tuple(Path(part).expanduser() for part in backup.split(":") if part),
+        backup_directories=read.paths("SPIKE_NEXUS_BACKUP_DIR", home / ".spike" / "backup"),
         max_versions=read.integer("SPIKE_NEXUS_MAX_SECRET_VERSIONS", 10, 1, 1000),
         body_limit_bytes=read.integer("SPIKE_NEXUS_BODY_LIMIT", 1 << 20, 1024, 64 << 20),
         source_timeout_s=read.duration("SPIKE_SPIFFE_SOURCE_TIMEOUT", "30s"),
@@ -71,6 +70,14 @@ class _Reader:
 
     def path(self, name: str, default: Path) -> Path:
         return Path(self._text(name, str(default))).expanduser()
+
+    def paths(self, name: str, default: Path) -> tuple[Path, ...]:
+        text = self._text(name, str(default))
+        if not all(parts := text.split(":")):
+            raise SettingError(
+                f"{name} is {text!r}", "name directories, with : between two of them"
+            )
+        return tuple(Path(part).expanduser() for part in parts)
 
     def integer(self, name: str, default: int, least: int, most: int) -> int:
         text = self._text(name, str(default))

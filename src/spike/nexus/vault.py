@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from spike.error import NotReadyError, StoreError, StoreUnavailableError
+from spike.error import FormatError, NotReadyError, OpenError, StoreError, StoreUnavailableError
 from spike.lifecycle import anchor, backup, history, keyring
 from spike.lifecycle.keyring import Keyring
-from spike.lifecycle.ring import KeyRing
+from spike.lifecycle.ring import KeyRing, confirms_root
 from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
@@ -99,6 +99,8 @@ class Vault:
         """Held by init and restore: one of them at a time."""
         self._max_versions = max_versions
         self._places = tuple(PlaceState(place, "not written yet") for place in places)
+        # Two writers of one file would tear it, and an older anchor could come to lie over a newer one.
+        self._place_lock = asyncio.Lock()
         self._opened: Opened | None = None
         self._stops: set[Stop] = set()
 
@@ -182,7 +184,11 @@ class Vault:
     async def open_with(
         self, ring: KeyRing, revision: Revision, raw: bytes, policies: PolicyBook
     ) -> Opened:
-        """Swap in what a committed keyring makes possible, note its events, renew the backup places."""
+        """Swap in what a committed keyring makes possible, note its events, renew the backup places.
+
+        Raises:
+            StoreError: the events could not be noted; nothing was swapped in, and it can be done again.
+        """
         sealed = SealedStore(self.store, ring)
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
@@ -195,11 +201,9 @@ class Vault:
         if drained is None:
             return opened
         ring = opened.ring.replaced(drained.keyring)
-        for key, entry in drained.entries:
-            record_id = RecordId(HISTORY, key)
-            if await opened.sealed.read(record_id) is None:
-                await opened.sealed.apply((opened.sealed.put(record_id, entry, MUST_NOT_EXIST),))
-        revision, raw = await self.replace_keyring(ring, opened.keyring_revision)
+        entries = [await _entry(opened.sealed, key, entry) for key, entry in drained.entries]
+        # Entries before the keyring: where an engine writes one by one, they are made again to the same bytes.
+        revision, raw = await self.replace_keyring(ring, opened.keyring_revision, beside=entries)
         return replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
 
     async def renew_places(self) -> None:
@@ -208,31 +212,47 @@ class Vault:
         While no place holds the present epoch's anchor an old copy of the store could not be told from the present
         one, so writes are stopped until one does.
         """
-        opened, written_at = self.opened, self.moment()
-        anchor_raw = opened.anchor_raw()
-        backup_raw = backup.encode(
-            opened.keyring_raw, anchor_raw, written_at, opened.document, opened.ring.root
-        )
-        self._places = tuple(
-            [
-                await _renewed(s.place, opened.document.store_id, backup_raw, anchor_raw)
-                for s in self._places
-            ]
-        )
+        async with self._place_lock:
+            opened = self.opened
+            # A backup made with a root key that is not the right one must not replace a good one.
+            if not confirms_root(opened.document, opened.ring.root):
+                self.stop_writes(Stop.WRONG_KEY)
+                return
+            anchor_raw = opened.anchor_raw()
+            backup_raw = backup.encode(
+                opened.keyring_raw, anchor_raw, self.moment(), opened.document, opened.ring.root
+            )
+            store_id = opened.document.store_id
+            self._note_places(
+                [await _renewed(s.place, store_id, backup_raw, anchor_raw) for s in self._places]
+            )
+
+    async def renew_anchor(self) -> None:
+        """Give every place that holds the present backup the present anchor, after the access list has changed.
+
+        As in `renew_places`: a place that fails is reported, and when none holds the anchor writes are stopped.
+        """
+        async with self._place_lock:
+            opened = self.opened
+            if not confirms_root(opened.document, opened.ring.root):
+                self.stop_writes(Stop.WRONG_KEY)
+                return
+            anchor_raw, store_id = opened.anchor_raw(), opened.document.store_id
+            self._note_places(
+                [
+                    state
+                    if state.fault
+                    else await _renewed(state.place, store_id, None, anchor_raw)
+                    for state in self._places
+                ]
+            )
+
+    def _note_places(self, states: Sequence[PlaceState]) -> None:
+        self._places = tuple(states)
         if self._places and all(state.fault for state in self._places):
             self.stop_writes(Stop.NO_PLACE)
         else:
             self._stops.discard(Stop.NO_PLACE)
-
-    async def renew_anchor(self) -> None:
-        """Give every backup place the present anchor, after the access list has changed."""
-        opened = self.opened
-        raw = opened.anchor_raw()
-        for state in self._places:
-            try:
-                await asyncio.to_thread(state.place.write_anchor, opened.document.store_id, raw)
-            except StoreError as error:
-                _log.error("the anchor was not renewed: %s", error.message)
 
     async def close(self) -> None:
         """Wipe every key. The store is closed by who opened it."""
@@ -241,9 +261,31 @@ class Vault:
             opened.ring.wipe()
 
 
-async def _renewed(place: Place, store_id: str, backup_raw: bytes, anchor_raw: bytes) -> PlaceState:
+async def _entry(sealed: SealedStore, key: str, entry: bytes) -> Put:
+    """Return the change that appends a history entry, whatever is stored in its place.
+
+    Nothing but this entry can be there honestly: its digest follows from the keyring. What else is there was
+    planted, or written in another life of the store, and must not keep the vault from opening.
+    """
+    record_id = RecordId(HISTORY, key)
+    stored = await sealed.fetch(record_id)
+    if stored is None:
+        return sealed.put(record_id, entry, MUST_NOT_EXIST)
     try:
-        await asyncio.to_thread(place.write_backup, store_id, backup_raw)
+        differs = sealed.open(stored) != entry
+    except (OpenError, FormatError):
+        differs = True
+    if differs:
+        _log.critical("history entry %s was not written in this life of the store; replaced", key)
+    return sealed.put(record_id, entry, stored.revision)
+
+
+async def _renewed(
+    place: Place, store_id: str, backup_raw: bytes | None, anchor_raw: bytes
+) -> PlaceState:
+    try:
+        if backup_raw is not None:
+            await asyncio.to_thread(place.write_backup, store_id, backup_raw)
         await asyncio.to_thread(place.write_anchor, store_id, anchor_raw)
     except StoreError as error:
         _log.error("a backup place failed: %s", error.message)

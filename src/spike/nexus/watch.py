@@ -31,8 +31,9 @@ class Finding:
 class MemoryWatch:
     """Looks at the keys of one vault."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, interval_s: float = INTERVAL_S) -> None:
         self._vault = vault
+        self._interval_s = interval_s
         self.last = self.look()
 
     def look(self) -> Finding:
@@ -61,7 +62,10 @@ class MemoryWatch:
     async def run(self) -> None:
         """Look every minute, and try again what failed at the backup places, until cancelled."""
         while True:
-            await asyncio.sleep(INTERVAL_S)
-            self.look()
-            if self._vault.is_open and any(state.fault for state in self._vault.places):
-                await self._vault.renew_places()
+            await asyncio.sleep(self._interval_s)
+            try:
+                self.look()
+                if self._vault.is_open and any(state.fault for state in self._vault.places):
+                    await self._vault.renew_places()
+            except Exception:  # noqa: BLE001  a watch that ends would be missed by nobody
+                _log.exception("the watch over the keys failed; it looks again")
