@@ -70,8 +70,11 @@ def test_what_was_kept_is_found_again(store: AnchorStore, root: KeyMemory) -> No
 @pytest.mark.parametrize(
     ("held", "offered", "is_kept"),
     [
-        ((3, 5, 2), (4, 1, 0), True),
-        ((3, 5, 2), (3, 6, 0), True),
+        ((3, 5, 2), (4, 1, 2), True),
+        ((3, 5, 2), (3, 6, 2), True),
+        # A newer keyring beside an older access list would bring revoked rights back.
+        ((3, 5, 2), (4, 1, 0), False),
+        ((3, 5, 2), (3, 6, 1), False),
         ((3, 5, 2), (3, 5, 3), True),
         ((3, 5, 2), (3, 5, 2), True),
         ((3, 5, 2), (3, 5, 1), False),

@@ -113,7 +113,7 @@ def is_behind(offered: Anchor, seen: Anchor) -> bool:
     """Tell whether a store shows less than was seen of it, or another lineage without a higher epoch."""
     if offered.lineage != seen.lineage:
         return offered.epoch <= seen.epoch
-    return offered.height < seen.height
+    return seen.is_beyond((offered.epoch, offered.revision), offered.access_generation)
 
 
 def directory_of(environment: Mapping[str, str]) -> Path:
@@ -148,12 +148,19 @@ class AnchorStore:
 
         Raises:
             FormatError: there is one and it cannot be read; the message names the file.
-            SettingError: the file cannot be opened.
+            SettingError: the file cannot be opened, or others could have put it there or taken it
+                away.
         """
+        self._require_believable()
         return self._read(self._path(store_id))
 
     def latest(self, server: str) -> SeenAnchor | None:
-        """Return the anchor seen last at a server's address, or None. Leaves out damaged ones."""
+        """Return the anchor seen last at a server's address, or None. Leaves out damaged ones.
+
+        Raises:
+            SettingError: as `get`.
+        """
+        self._require_believable()
         found = []
         for path in self._directory.glob("*.anchor"):
             try:
@@ -211,14 +218,23 @@ class AnchorStore:
         except OSError as error:
             raise self._unusable(error) from error
         try:
-            self._require_private(descriptor)
+            self._require_private(os.fstat(descriptor))
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
-    def _require_private(self, descriptor: int) -> None:
-        status = os.fstat(descriptor)
+    def _require_believable(self) -> None:
+        """Refuse to read where others can write: they could take an anchor away and hide a rollback."""
+        try:
+            status = self._directory.stat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unusable(error) from error
+        self._require_private(status)
+
+    def _require_private(self, status: os.stat_result) -> None:
         if status.st_uid != os.geteuid() or status.st_mode & 0o022:
             raise SettingError(
                 f"others can write to {self._directory}, where anchors are kept",

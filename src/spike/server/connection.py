@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 _PIECE_BYTES: Final = 64 * 1024
 # A body that nobody has asked for yet is taken up to here, then the peer has to wait.
 _UNASKED_BYTES: Final = 64 * 1024
+# What may wait to be sent while no answer is in progress.
+_UNREAD_BYTES: Final = 64 * 1024
 
 
 class Phase(Enum):
@@ -235,6 +237,9 @@ class Connection(asyncio.BufferedProtocol):
         """Act on whatever has lasted too long, or is no longer trusted."""
         lasted = now - self._since
         match self._phase:
+            case phase if phase not in (Phase.WRITE, Phase.CLOSING) and self._leaves_unread():
+                self._report("it does not read what TLS itself answers")
+                self.evict()
             case Phase.IDLE:
                 waits_too_long = lasted > self._limits.idle_timeout_s
                 if waits_too_long or self._is_old(now) or not self._is_trusted():
@@ -364,6 +369,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _is_slow(self, moved_bytes: int, now: float) -> bool:
         return is_overdue(self._limits, self._since, moved_bytes, now)
+
+    def _leaves_unread(self) -> bool:
+        """Tell whether TLS's own answers, to KeyUpdates, pile up because the peer never reads."""
+        return self._transport.get_write_buffer_size() > _UNREAD_BYTES
 
     def _is_worth_discarding(self, body: Body) -> bool:
         if self._head is not None and self._head.awaits_continue:
