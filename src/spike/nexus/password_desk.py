@@ -125,9 +125,8 @@ class PasswordDesk:
         Raises:
             RefusalError: BUSY when too many wait.
         """
-        async with (
-            self._beginning
-        ):  # one at a time: whoever is let in is counted before the next one
+        # One at a time: whoever is let in is counted before the next one.
+        async with self._beginning:
             for earlier in [s.id for s, _ in self._waiting.values() if s.actor == actor]:
                 self._expire(earlier)
             if len(self._waiting) >= SESSION_LIMIT:

@@ -62,9 +62,8 @@ async def get_many(
         if left < 0:
             raise InputError("the answer would be too large: ask for fewer at once")
         answers.append(answer)
-        await asyncio.sleep(
-            0
-        )  # a thousand reads of an engine that never waits would hold up everybody
+        # A thousand reads of an engine that never waits would hold up everybody else.
+        await asyncio.sleep(0)
     return SecretGetManyAnswer(answers)
 
 
