@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -183,6 +185,31 @@ async def test_a_fence_that_a_storage_writer_raised_is_named_and_commits_nothing
         await write(nexus.store, SetFence(2**62))
         assert name_of(await nexus.restore(PASSWORD)) == "refused_stale_store"
         assert await blob_of(nexus.store, KEYRING_ID) == before
+
+
+@pytest.fixture
+def meddled(lost: Lost, request: pytest.FixtureRequest) -> Lost:
+    """Write to the store's file past the engine, whose checks are no hindrance then."""
+    with contextlib.closing(sqlite3.connect(lost.data / "store.sqlite")) as connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(request.param)
+        connection.commit()
+    return lost
+
+
+@pytest.mark.parametrize(
+    "meddled",
+    [
+        "UPDATE record SET revision = -1 WHERE kind = 'keyring'",
+        "UPDATE record SET generation = -1 WHERE kind = 'keyring'",
+        "INSERT INTO record VALUES (NULL, 'No Kind', '', '', 1, 1, x'00')",
+    ],
+    indirect=True,
+)
+async def test_a_row_that_cannot_be_ends_a_restore_by_name(meddled: Lost) -> None:
+    async with running(meddled.data, place=meddled.place, born=False) as nexus:
+        for backup_raw in (None, meddled.backup_path.read_bytes()):
+            assert name_of(await nexus.restore(PASSWORD, backup=backup_raw)) == "refused_damaged"
 
 
 async def test_a_store_that_was_emptied_under_a_later_epoch_is_not_initialized_again(

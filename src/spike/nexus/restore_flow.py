@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from spike.error import FormatError, OpenError, StoreConflictError
+from spike.error import FormatError, OpenError, StoreConflictError, StoreCorruptError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle import backup
 from spike.lifecycle import restore as rules
@@ -88,18 +88,25 @@ class RestoreDesk:
 
         Raises:
             RefusalError: with the reason; see spike.lifecycle.refusal.
+            StoreUnavailableError: the store does not answer.
         """
         async with self._vault.lock:
             self._require_locked()
-            stored = await self._vault.store.get(KEYRING_ID)
-            candidate = rules.choose(None if stored is None else stored.blob, asked.backup)
-            chosen = rules.choose_slot(candidate.held, asked.slot_name)
-            root = await self._open_slot(session, asked, candidate, chosen)
-            pending = await self._examined(root, candidate, chosen, stored, asked)
+            try:
+                pending = await self._prepared(session, asked)
+            except StoreCorruptError as error:
+                raise RefusalError(Reason.DAMAGED, error.message, error.next_step) from error
             self.forget()
             self._pending = pending
             self._timer = asyncio.get_running_loop().call_later(PREVIEW_LIFE_S, self.forget)
             return pending.preview
+
+    async def _prepared(self, session: PasswordSession, asked: RestoreInput) -> _Pending:
+        stored = await self._vault.store.get(KEYRING_ID)
+        candidate = rules.choose(None if stored is None else stored.blob, asked.backup)
+        chosen = rules.choose_slot(candidate.held, asked.slot_name)
+        root = await self._open_slot(session, asked, candidate, chosen)
+        return await self._examined(root, candidate, chosen, stored, asked)
 
     async def complete(self, token: str, actor: str) -> Opened:
         """Commit the previewed restore and open the vault.

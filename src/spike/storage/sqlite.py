@@ -20,6 +20,7 @@ from spike.error import InputError, StoreUnavailableError
 from spike.storage.decision import check_changes
 from spike.storage.order import cursor_at, position_untrusted, prefix_end
 from spike.storage.protocol import (
+    GENERATION_LIMIT,
     PAGE_BYTE_LIMIT,
     Census,
     Change,
@@ -121,9 +122,9 @@ class SqliteStore:
         if row is None:
             return None
         blob, generation, revision = row
-        if type(blob) is not bytes or type(generation) is not int or type(revision) is not int:
+        if type(blob) is not bytes:
             raise corrupt("a record has columns of wrong types")
-        return Record(id, blob, generation, Revision(revision))
+        return Record(id, blob, *_numbers(generation, revision))
 
     async def put(self, change: Put, *, fence: int | None) -> Revision:
         """See Store."""
@@ -163,6 +164,11 @@ class SqliteStore:
     async def census(self) -> Census:
         """See Store."""
         rows = await self._read_long(lambda connection: connection.execute(_CENSUS).fetchall())
+        try:
+            for kind in {kind for kind, _, _ in rows}:
+                check_kind(kind)
+        except InputError as error:
+            raise corrupt("a record has a kind that cannot be") from error
         return {(Kind(kind), generation): count for kind, generation, count in rows}
 
     async def health(self) -> Health:
@@ -308,4 +314,7 @@ def _id(kind: Kind, key: object, version: object) -> RecordId:
 def _numbers(generation: object, revision: object) -> tuple[int, Revision]:
     if type(generation) is not int or type(revision) is not int:
         raise corrupt("a record has columns of wrong types")
+    # The file's own checks can be turned off by whoever writes to it past this engine.
+    if not (0 <= generation <= GENERATION_LIMIT and revision >= 1):
+        raise corrupt("a record has numbers that cannot be")
     return generation, Revision(revision)
