@@ -289,7 +289,7 @@ def test_a_difference_is_noticed(expected: tuple[str, ...], shown: str, fits: bo
 def recipe(target: str, *arguments: str) -> str:
     """Return the last command that make would run for a target."""
     done = subprocess.run(
-        ["make", "--dry-run", target, *arguments],
+        ["make", "--no-print-directory", "--dry-run", target, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
