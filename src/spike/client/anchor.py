@@ -253,8 +253,17 @@ class AnchorStore:
                 file.flush()
                 os.fsync(file.fileno())
             beside.replace(path)
+            self._sync_names()
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _sync_names(self) -> None:
+        """See to it that the new name outlives a crash too; otherwise the older anchor could be back."""
+        directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
     def _unusable(self, error: OSError) -> SettingError:
         return SettingError(
