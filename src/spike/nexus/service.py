@@ -46,7 +46,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         SettingError, WorkloadApiError, NewerFormatError, KnownAnswerError, StoreError: it cannot start.
     """
     measures = harden()
-    _require_measures(measures, setting)
+    require_measures(measures, strict=setting.strict_memory)
     known_answer.run()
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store(setting.engine, setting.data_directory)
@@ -106,9 +106,14 @@ def _require_role(own: SpiffeId, roles: RoleMap) -> None:
         )
 
 
-def _require_measures(measures: tuple[Measure, ...], setting: NexusSetting) -> None:
+def require_measures(measures: tuple[Measure, ...], *, strict: bool) -> None:
+    """Return unless strict mode is on and a protection is missing.
+
+    Raises:
+        SettingError: one is; each is named.
+    """
     missing = [f"{m.name} ({m.detail})" for m in measures if not m.applied]
-    if missing and setting.strict_memory:
+    if missing and strict:
         raise SettingError(
             f"memory protection is incomplete: {'; '.join(missing)}",
             "raise the limits of this process (see docs/guide/limit.md), or unset SPIKE_MEMORY_STRICT",
