@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import lifecycle_kit
-from nexus_kit import RESTORE, SUPERUSER, WORKLOAD, Answer, RunningNexus, give_birth, running
+from lost_kit import PASSWORD, POLICIES, SECRETS, WEB, Lost, anchor_now, lose, put
+from nexus_kit import RESTORE, SUPERUSER, Answer, RunningNexus, give_birth, running
 from spike.crypto.slot import Argon2Setting, seal_to
 from spike.error import SettingError, StoreUnavailableError
 from spike.lifecycle import backup, keyring
@@ -46,64 +47,14 @@ from spike.storage.protocol import (
 from spike.wire.go_time import UnixNs
 from spike.wire.own import PASSWORD_INFO
 
-PASSWORD = b"zebra lamp orbit cactus 71 violin"
-SECRETS = "/v1/store/secrets"
-POLICIES = "/v1/acl/policy"
-WEB = {
-    "name": "web",
-    "spiffeidPattern": f"^{WORKLOAD}$",
-    "pathPattern": "^a$",
-    "permissions": ["read"],
-}
-
-
-class Lost:
-    """A Nexus that held a secret and a policy, and whose memory is gone."""
-
-    def __init__(self, directory: Path) -> None:
-        self.data = directory / "data"
-        self.place = directory / "backup"
-        self.anchor = b""
-        self.store_id = ""
-
-    @property
-    def backup_path(self) -> Path:
-        return self.place / f"spike-{self.store_id}.key-backup"
-
-    @property
-    def anchor_path(self) -> Path:
-        return self.place / f"spike-{self.store_id}.anchor"
-
-    def empty_places(self) -> None:
-        shutil.rmtree(self.place)
-
 
 @pytest.fixture
 def lost(tmp_path: Path) -> Lost:
-    held = Lost(tmp_path)
-
-    async def live() -> None:
-        async with running(held.data, place=held.place, password=PASSWORD) as nexus:
-            await put(nexus, "a", "1")
-            assert await nexus.call(SUPERUSER, POLICIES, WEB) == (200, {})
-            held.anchor = await anchor_now(nexus)
-            held.store_id = nexus.vault.opened.document.store_id
-
-    asyncio.run(live())
-    return held
-
-
-async def put(nexus: RunningNexus, path: str, value: str) -> None:
-    assert await nexus.call(SUPERUSER, SECRETS, {"path": path, "values": {"k": value}}) == (200, {})
+    return lose(tmp_path)
 
 
 async def got(nexus: RunningNexus, caller: str = SUPERUSER) -> Answer:
     return await nexus.call(caller, f"{SECRETS}?action=get", {"path": "a"})
-
-
-async def anchor_now(nexus: RunningNexus) -> bytes:
-    _, told = await nexus.call(SUPERUSER, "/v1/operator/status")
-    return base64.b64decode(told["anchor"])
 
 
 async def write(store: Store, *changes: Change) -> tuple[Revision, ...]:

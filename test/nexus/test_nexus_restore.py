@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ import msgspec
 import pytest
 
 import lifecycle_kit
+from lost_kit import PASSWORD, SECRETS, Lost, anchor_now, lose, put
 from nexus_kit import RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
 from spike.lifecycle import anchor, backup, keyring
 from spike.lifecycle.keyring import Keyring
@@ -20,21 +19,9 @@ from spike.memory.key_memory import KeyMemory
 from spike.nexus.vault import KEYRING_ID
 from spike.storage.protocol import MUST_NOT_EXIST, Delete, Kind, Put, Record, RecordId, Store
 
-PASSWORD = b"zebra lamp orbit cactus 71 violin"
-SECRETS = "/v1/store/secrets"
-
-
-async def put(nexus: RunningNexus, path: str, value: str) -> None:
-    assert await nexus.call(SUPERUSER, SECRETS, {"path": path, "values": {"k": value}}) == (200, {})
-
 
 async def got(nexus: RunningNexus, path: str) -> object:
     return await nexus.call(SUPERUSER, f"{SECRETS}?action=get", {"path": path})
-
-
-async def anchor_now(nexus: RunningNexus) -> bytes:
-    _, told = await nexus.call(SUPERUSER, "/v1/operator/status")
-    return base64.b64decode(told["anchor"])
 
 
 async def stored(store: Store) -> dict[RecordId, bytes]:
@@ -56,48 +43,9 @@ async def keyring_of(store: Store) -> Record:
     return record
 
 
-class Lost:
-    """A Nexus that held some data, and whose memory is gone. Its files and its last anchor are left."""
-
-    def __init__(self, directory: Path) -> None:
-        self.data = directory / "data"
-        self.place = directory / "backup"
-        self.anchor = b""
-        self.store_id = ""
-
-    @property
-    def backup_path(self) -> Path:
-        return self.place / f"spike-{self.store_id}.key-backup"
-
-    def without_places(self) -> None:
-        """Take the backup place away: only what Pilot remembers is left beside the store."""
-        shutil.rmtree(self.place)
-
-
 @pytest.fixture
 def lost(tmp_path: Path) -> Lost:
-    held = Lost(tmp_path)
-
-    async def live() -> None:
-        async with running(held.data, place=held.place, password=PASSWORD) as nexus:
-            await put(nexus, "a", "1")
-            await put(nexus, "b", "2")
-            policy = {
-                "name": "web",
-                "spiffeidPattern": f"^{WORKLOAD}$",
-                "pathPattern": "^a$",
-                "permissions": ["read"],
-            }
-            assert await nexus.call(SUPERUSER, "/v1/acl/policy", policy) == (200, {})
-            held.anchor = await anchor_now(nexus)
-            held.store_id = nexus.vault.opened.document.store_id
-
-    asyncio.run(live())
-    return held
-
-
-def locked(lost: Lost) -> object:
-    return running(lost.data, place=lost.place, born=False)
+    return lose(tmp_path)
 
 
 async def test_init_makes_one_root_key_once_and_proves_its_backup(tmp_path: Path) -> None:
@@ -309,7 +257,7 @@ async def test_yesterdays_keyring_is_refused_by_what_the_backup_place_has_seen(l
 
 async def test_yesterdays_keyring_is_refused_by_what_pilot_has_seen(lost: Lost) -> None:
     yesterday = await restored_once(lost)
-    lost.without_places()
+    lost.empty_places()
     async with running(lost.data, place=lost.place, born=False) as nexus:
         await overwrite(nexus.store, await keyring_of(nexus.store), yesterday)
         await refused(nexus, "stale_store", anchor=lost.anchor)
