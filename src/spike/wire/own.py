@@ -143,8 +143,26 @@ class StatusStorage(Message, frozen=True):
     records: dict[str, GoInt] = msgspec.field(default_factory=dict)
 
 
+class StatusKeeper(Message, frozen=True):
+    """One Keeper as the last look at it was.
+
+    `state`: current (it has proven that it holds its share), empty, old, foreign, suspect, unreachable, or unknown
+    before the first look. `identity` is the pinned SPIFFE ID, or empty.
+    """
+
+    index: GoInt
+    url: str
+    identity: str
+    state: str
+    detail: str = ""
+
+
 class StatusAnswer(Message, frozen=True, omit_defaults=True):
-    """The state of Nexus; `stops` says why nothing is written. Who is not superuser gets `ready` alone."""
+    """The state of Nexus; `stops` says why nothing is written. Who is not superuser gets `ready` alone.
+
+    `keeper_margin` is how many more Keepers may be lost: those that are current, less the threshold. `recovery` says
+    what the root key waits for while it is not there. `remarks` are what an operator should look into.
+    """
 
     ready: bool
     state: str | None = None
@@ -159,4 +177,9 @@ class StatusAnswer(Message, frozen=True, omit_defaults=True):
     stops: list[str] | None = None
     storage: StatusStorage | None = None
     places: list[BackupPlace] | None = None
+    keepers: list[StatusKeeper] | None = None
+    keeper_threshold: GoInt | None = None
+    keeper_margin: GoInt | None = None
+    recovery: str | None = None
+    remarks: list[str] | None = None
     anchor: bytes | None = None
