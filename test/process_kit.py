@@ -1,4 +1,4 @@
-"""Real processes for tests: an Authority and a Nexus as they are shipped, on loopback, in one directory.
+"""Real processes for tests: Authority, Nexus and Keepers as they are shipped, on loopback, in one directory.
 
 with Installation(tmp_path) as spike:
     spike.init()
@@ -6,10 +6,18 @@ with Installation(tmp_path) as spike:
     spike.kill_nexus()
     spike.start_nexus()
     spike.restore()
+
+with Installation(tmp_path, keepers=3, threshold=2) as spike:
+    spike.init()
+    spike.wait_for_keepers()
+    spike.kill_nexus()
+    spike.start_nexus()
+    spike.wait_until_open()
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,6 +34,7 @@ from spike.client.nexus import NexusClient
 from spike.spiffe.id import SpiffeId
 
 NEXUS = "spiffe://spike.ist/spike/nexus"
+KEEPER = "spiffe://spike.ist/spike/keeper"
 RESTORE = "spiffe://spike.ist/spike/pilot/role/restore"
 PASSWORD = b"zebra lamp orbit cactus 71 violin"
 BIN = Path(sys.executable).parent
@@ -42,24 +51,45 @@ def eventually(
         time.sleep(0.02)
 
 
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    assert process.poll() is None, "it ended"
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def free_port() -> int:
     """Return a port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports nobody listens on now."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 class Installation:
-    """Authority and Nexus in one directory; the test's own uid is the superuser."""
+    """Authority, Nexus and, if wanted, Keepers in one directory; the test's own uid is the superuser.
 
-    def __init__(self, directory: Path, **environment: str) -> None:
+    `keepers` is how many there are, with indexes from 1; `threshold` how many bring the key back.
+    """
+
+    def __init__(
+        self, directory: Path, *, keepers: int = 0, threshold: int = 2, **environment: str
+    ) -> None:
         self.directory = directory
-        self.port = free_port()
+        self.port, *ports = free_ports(1 + keepers)
+        self.keeper_port = dict(enumerate(ports, start=1))
+        self.threshold = threshold
         self.authority_arguments: list[str] = []
         self._extra = environment
         self._authority: subprocess.Popen[bytes] | None = None
         self._launcher: Launcher | None = None
         self.nexus: subprocess.Popen[bytes] | None = None
+        self.keeper: dict[int, subprocess.Popen[bytes]] = {}
         self._client: NexusClient | None = None
         self.log = directory / "log"
 
@@ -92,6 +122,8 @@ class Installation:
             (self.directory / name).mkdir(mode=0o700)
         self.start_authority()
         self._launcher = Launcher(self.control)
+        for index in self.keeper_port:
+            self.start_keeper(index)
         self.start_nexus()
         return self
 
@@ -106,6 +138,8 @@ class Installation:
                 sys.stderr.write(f"--- {path.name}\n{path.read_text(errors='replace')[-4000:]}\n")
         self.drop_client()
         self.stop_nexus()
+        for index in self.keeper:
+            self.kill_keeper(index)
         if self._launcher is not None:
             self._launcher.close()
         if self._authority is not None:
@@ -145,18 +179,69 @@ class Installation:
             "SPIKE_NEXUS_TLS_PORT": f"127.0.0.1:{self.port}",
             "SPIKE_NEXUS_DATA_DIR": str(self.store),
             "SPIKE_NEXUS_BACKUP_DIR": str(self.place),
+            **self.keeper_setting,
             **self._extra,
         }
         with (self.log / "nexus").open("ab") as log:
             command = Command([str(BIN / "spike-nexus")], environment, stdout=log, stderr=log)
             self.nexus = self._launcher.start(SpiffeId.parse_untrusted(NEXUS), command)
-        eventually("Nexus listens", self._listens)
+        process = self.nexus
+        eventually("Nexus listens", lambda: _listens(process, self.port))
 
-    def _listens(self) -> bool:
-        assert self.nexus is not None
-        assert self.nexus.poll() is None, "Nexus ended"
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+    @property
+    def keeper_setting(self) -> dict[str, str]:
+        """What Nexus is told of the Keepers, their identities pinned; nothing when there are none."""
+        if not self.keeper_port:
+            return {}
+        peers = [f"{self.keeper_url(index)}#{self.keeper_id(index)}" for index in self.keeper_port]
+        return {
+            "SPIKE_NEXUS_KEEPER_PEERS": ",".join(peers),
+            "SPIKE_NEXUS_SHAMIR_SHARES": str(len(peers)),
+            "SPIKE_NEXUS_SHAMIR_THRESHOLD": str(self.threshold),
+        }
+
+    def keeper_url(self, index: int) -> str:
+        """Where a Keeper listens."""
+        return f"https://127.0.0.1:{self.keeper_port[index]}"
+
+    def keeper_id(self, index: int) -> str:
+        """A Keeper's own identity."""
+        return f"{KEEPER}/{index}"
+
+    def start_keeper(self, index: int) -> None:
+        """Start a Keeper and wait until it answers; it holds nothing."""
+        assert self._launcher is not None
+        environment = {
+            **self.environment,
+            "SPIKE_KEEPER_TLS_PORT": f"127.0.0.1:{self.keeper_port[index]}",
+        }
+        with (self.log / f"keeper-{index}").open("ab") as log:
+            command = Command([str(BIN / "spike-keeper")], environment, stdout=log, stderr=log)
+            identity = SpiffeId.parse_untrusted(self.keeper_id(index))
+            process = self._launcher.start(identity, command)
+        self.keeper[index] = process
+        eventually(f"Keeper {index} listens", lambda: _listens(process, self.keeper_port[index]))
+
+    def kill_keeper(self, index: int) -> None:
+        """SIGKILL. Idempotent."""
+        self.keeper[index].kill()
+        self.keeper[index].wait()
+
+    def keeper_states(self) -> dict[int, str]:
+        """What Nexus says of each Keeper."""
+        return {each.index: each.state for each in self.client.get_status().keepers or ()}
+
+    def wait_for_keepers(self, *indexes: int) -> None:
+        """Wait until these Keepers, without any named all of them, hold their shares."""
+        wanted = indexes or tuple(self.keeper_port)
+        eventually(
+            f"Keepers {wanted} are current",
+            lambda: all(self.keeper_states().get(index) == "current" for index in wanted),
+        )
+
+    def wait_until_open(self) -> None:
+        """Wait until Nexus serves: until its root key has come back by itself."""
+        eventually("Nexus serves", lambda: self.client.get_status().ready)
 
     def kill_nexus(self) -> None:
         """SIGKILL."""
