@@ -11,7 +11,7 @@ import pytest
 from process_kit import BIN
 from spike.error import SettingError
 from spike.memory.process import Measure
-from spike.nexus.service import require_measures
+from spike.server.program import require_measures
 
 MISSING = Measure("key pages", False, "1 of 2 pages are not protected")
 PRESENT = Measure("no core file", True, "RLIMIT_CORE is 0")

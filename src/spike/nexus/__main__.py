@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import uvloop
-
-from spike.error import SpikeError
-from spike.memory.key_memory import wipe_all
-from spike.nexus import log
 from spike.nexus.service import serve
-from spike.nexus.setting import NexusSetting, read_setting
+from spike.nexus.setting import read_setting
+from spike.server import log
+from spike.server.program import Program, run
 
 _HELP: Final = """\
 Usage: spike-nexus [--help | --version]
@@ -41,34 +36,12 @@ protects them. It is configured by environment variables:
 
 def main() -> None:
     """Run the program; exits 0 after an orderly end, 1 when it cannot start, 2 on wrong usage."""
-    arguments = sys.argv[1:]
-    if arguments in (["--help"], ["-h"]):
-        sys.stdout.write(_HELP)
-        sys.exit(0)
-    if arguments == ["--version"]:
-        sys.stdout.write(f"spike-nexus {version('spike')}\n")
-        sys.exit(0)
-    if arguments:
-        sys.stderr.write("spike-nexus takes no arguments; see spike-nexus --help\n")
-        sys.exit(2)
-    try:
-        setting = read_setting(os.environ, Path.home())
-        log.start(setting.log_level)
-        uvloop.run(_run(setting))
-    except SpikeError as error:
-        sys.stderr.write(f"spike-nexus: {error.message}\n")
-        if error.next_step:
-            sys.stderr.write(f"next: {error.next_step}\n")
-        sys.exit(1)
-    finally:
-        wipe_all()
+    sys.exit(run(Program("spike-nexus", _HELP, _serve), sys.argv[1:]))
 
 
-async def _run(setting: NexusSetting) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def _serve(stop: asyncio.Event) -> None:
+    setting = read_setting(os.environ, Path.home())
+    log.start(setting.log_level)
     await serve(setting, stop, asyncio.Event())
 
 

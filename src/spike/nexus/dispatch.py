@@ -15,31 +15,27 @@ import logging
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, assert_never
-from urllib.parse import parse_qsl
 
-from spike.error import BodyTooLargeError, InputError, NotReadyError, SpikeError
+from spike.error import InputError, NotReadyError, SpikeError
 from spike.lifecycle.refusal import RefusalError
 from spike.nexus.handler import Handler, OnKey, Reading, ReadingEach, Writing
 from spike.nexus.vault import Vault
 from spike.policy.access import DenialReason, Denied, Grant, NeedsPath, authorize
 from spike.policy.compiled import CompiledPolicies
 from spike.policy.role import RoleMap
+from spike.server.answer import ERROR_ANSWERS, answer_of
+from spike.server.query import action_untrusted
 from spike.server.request import Request
 from spike.server.response import Response
 from spike.wire.call import CALLS, AnyCall, CallName, call_at
-from spike.wire.code import ErrorCode, code_of
+from spike.wire.code import ErrorCode
 from spike.wire.go_json import decode_untrusted, encode
-from spike.wire.message import ErrorAnswer, Message
+from spike.wire.message import Message
 from spike.wire.own import RefusalAnswer
 
 _log = logging.getLogger("spike.nexus.dispatch")
-_QUERY_FIELD_LIMIT: Final = 16
-_REMEMBERED_QUERIES: Final = 64
 _REMEMBERED_PEERS: Final = 4096
 _NO_POLICIES: Final = CompiledPolicies(())
-_ANSWERS: Final[Mapping[ErrorCode, Response]] = {
-    code: Response(code.status, encode(ErrorAnswer(code.text))) for code in ErrorCode
-}
 
 
 class _DeniedError(Exception):
@@ -87,13 +83,13 @@ class Dispatcher:
                 request.peer.id,
                 denied.reason.value,
             )
-            return _ANSWERS[ErrorCode.UNAUTHORIZED]
+            return ERROR_ANSWERS[ErrorCode.UNAUTHORIZED]
         except RefusalError as error:
             _log.warning("%s refused: %s: %s", request.trail_id, error.reason, error.message)
             body = RefusalAnswer(f"refused_{error.reason}", error.message, error.next_step)
             return Response(ErrorCode.BAD_REQUEST.status, encode(body))
         except SpikeError as error:
-            return _answered(request, error)
+            return answer_of(error, request, _log)
 
     async def _answer(self, request: Request) -> Response:
         if request.method != "POST":
@@ -136,29 +132,3 @@ class Dispatcher:
                 return await act(decision, self._vault.require_writable(), message)
             case _:
                 assert_never(handler)
-
-
-@lru_cache(_REMEMBERED_QUERIES)
-def action_untrusted(query: bytes) -> str:
-    """Return the first value of the query parameter `action`, as Go's `Query().Get` does; absent is empty.
-
-    Raises:
-        InputError: the query is no query.
-    """
-    if not query:
-        return ""
-    try:
-        fields = parse_qsl(
-            query.decode("ascii"), keep_blank_values=True, max_num_fields=_QUERY_FIELD_LIMIT
-        )
-    except ValueError as error:
-        raise InputError("the query is malformed") from error
-    return next((value for name, value in fields if name == "action"), "")
-
-
-def _answered(request: Request, error: SpikeError) -> Response:
-    code = code_of(error)
-    level = logging.ERROR if code is ErrorCode.INTERNAL else logging.INFO
-    _log.log(level, "%s %s: %s", request.trail_id, type(error).__name__, error.message)
-    answer = _ANSWERS[code]
-    return answer._replace(close=True) if isinstance(error, BodyTooLargeError) else answer

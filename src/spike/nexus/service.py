@@ -9,8 +9,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 
 from spike.crypto import known_answer
-from spike.error import SettingError
-from spike.memory.process import Measure, harden
+from spike.memory.process import harden
 from spike.nexus.birth_flow import bear_volatile
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.key_call import KeyCalls
@@ -22,9 +21,9 @@ from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
 from spike.nexus.vault import Vault
 from spike.nexus.watch import MemoryWatch
-from spike.policy.role import Role, RoleMap
+from spike.policy.role import Role
+from spike.server.program import require_measures, require_role
 from spike.server.server import Server
-from spike.spiffe.id import SpiffeId
 from spike.spiffe.tls import server_context
 from spike.spiffe.workload_source import X509Source
 from spike.storage.protocol import Store
@@ -55,7 +54,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         stack.push_async_callback(vault.close)
         source = await X509Source.open(setting.endpoint or None, setting.source_timeout_s)
         stack.push_async_callback(source.close)
-        _require_role(source.material.svid.id, setting.roles)
+        require_role(source.material.svid.id, setting.roles, Role.NEXUS)
         desk = PasswordDesk()
         stack.push_async_callback(desk.close)
         restores = RestoreDesk(vault)
@@ -96,28 +95,6 @@ async def _vault(setting: NexusSetting, store: Store) -> Vault:
     if not health.durable:
         await bear_volatile(vault)
     return vault
-
-
-def _require_role(own: SpiffeId, roles: RoleMap) -> None:
-    if Role.NEXUS not in roles.roles_of(own):
-        raise SettingError(
-            f"this process is {own}, which is not a Nexus",
-            "give it the identity spiffe://<trust root>/spike/nexus, or set SPIKE_TRUST_ROOT_NEXUS",
-        )
-
-
-def require_measures(measures: tuple[Measure, ...], *, strict: bool) -> None:
-    """Return unless strict mode is on and a protection is missing.
-
-    Raises:
-        SettingError: one is; each is named.
-    """
-    missing = [f"{m.name} ({m.detail})" for m in measures if not m.applied]
-    if missing and strict:
-        raise SettingError(
-            f"memory protection is incomplete: {'; '.join(missing)}",
-            "raise the limits of this process (see docs/guide/limit.md), or unset SPIKE_MEMORY_STRICT",
-        )
 
 
 @contextlib.asynccontextmanager
