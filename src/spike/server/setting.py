@@ -1,4 +1,4 @@
-"""Reads a program's settings from its environment: an invalid value is an error that names the variable, never a default.
+"""Reads a program's settings from the environment. An invalid value is an error naming the variable, never a default.
 
 An empty value counts as not set.
 """
