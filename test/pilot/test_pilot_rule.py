@@ -12,12 +12,13 @@ import pytest
 
 from spike import error as errors
 from spike.pilot.app import COMMANDS, spike
+from spike.pilot.command.status import keeper_lines
 from spike.pilot.failure import Exit, exit_of, text_of
 from spike.pilot.output import printable
 from spike.pilot.recoverability import judge
 from spike.pilot.value import LIMIT_BYTES, read_values
 from spike.wire.message import GoTime
-from spike.wire.own import BackupPlace, StatusAnswer, StatusSlot, StatusStorage
+from spike.wire.own import BackupPlace, StatusAnswer, StatusKeeper, StatusSlot, StatusStorage
 
 MOMENT = GoTime("2026-11-23T12:00:00Z")
 
@@ -27,14 +28,27 @@ def slot(name: str, state: str = "usable") -> StatusSlot:
 
 
 def status(
-    *slots: StatusSlot, places: tuple[str, ...] = ("current",), healthy: bool = True
+    *slots: StatusSlot,
+    places: tuple[str, ...] = ("current",),
+    healthy: bool = True,
+    keepers: str = "",
+    threshold: int = 2,
 ) -> StatusAnswer:
+    """`keepers`: the state of each, separated by spaces."""
+    known = [
+        StatusKeeper(index, f"https://localhost:{index}", "", state)
+        for index, state in enumerate(keepers.split(), 1)
+    ]
+    current = sum(each.state == "current" for each in known)
     return StatusAnswer(
         True,
         state="open",
         slots=list(slots),
         places=[BackupPlace("/backup", state) for state in places],
         storage=StatusStorage("sqlite", healthy),
+        keepers=known or None,
+        keeper_threshold=threshold if known else None,
+        keeper_margin=current - threshold if known else None,
     )
 
 
@@ -50,10 +64,30 @@ def status(
         (status(slot("a"), healthy=False), 4, "ONE WAY"),
         (status(slot("a"), slot("b"), places=("failed",), healthy=False), 1, "NOT RECOVERABLE"),
         (status(slot("a"), places=(), healthy=False), 1, "NOT RECOVERABLE"),
+        (
+            status(slot("a"), keepers="current current current"),
+            0,
+            "by 2 ways: Keepers (3 of 3 current, threshold 2, margin 1), password slot a",
+        ),
+        (
+            status(keepers="current unreachable current"),
+            4,
+            "ONE WAY ONLY: Keepers (2 of 3 current, threshold 2, margin 0)",
+        ),
+        (status(slot("a"), keepers="current empty suspect"), 4, "ONE WAY ONLY: password slot a"),
+        (status(slot("a"), keepers="unknown unknown unknown"), 4, "ONE WAY ONLY: password slot a"),
+        (status(keepers="current foreign old"), 1, "NOT RECOVERABLE"),
+        (status(keepers="current current", healthy=False), 1, "NOT RECOVERABLE"),
+        (
+            status(slot("a"), slot("b"), keepers="current current", healthy=False),
+            0,
+            "by 2 ways: password slot a, password slot b",
+        ),
         (StatusAnswer(True), 3, "CANNOT TELL: Nexus is ready"),
         (StatusAnswer(False), 3, "CANNOT TELL: Nexus is not ready"),
         (StatusAnswer(False, state="uninitialized"), 3, "spike init"),
         (StatusAnswer(False, state="locked"), 3, "spike restore"),
+        (StatusAnswer(False, state="locked", recovery="it waits for a share"), 3, "for a share)"),
     ],
 )
 def test_status_says_by_how_many_ways_the_key_would_come_back(
@@ -63,6 +97,25 @@ def test_status_says_by_how_many_ways_the_key_would_come_back(
     assert finding.exit == code
     assert said in finding.line
     assert "\n" not in finding.line
+
+
+def test_status_lists_each_keeper_under_what_they_can_do_together() -> None:
+    answer = StatusAnswer(
+        True,
+        state="open",
+        keepers=[
+            StatusKeeper(1, "https://one:8443", "spiffe://spike.ist/spike/keeper/1", "current"),
+            StatusKeeper(2, "https://two:8443", "", "suspect", "it lies"),
+        ],
+        keeper_threshold=2,
+        keeper_margin=-1,
+    )
+    assert list(keeper_lines(answer)) == [
+        "  Keepers: 1 of 2 current, threshold 2, margin -1",
+        "    Keeper 1: current, https://one:8443, spiffe://spike.ist/spike/keeper/1",
+        "    Keeper 2: suspect (it lies), https://two:8443, no identity pinned",
+    ]
+    assert list(keeper_lines(StatusAnswer(True, state="open"))) == []
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,11 @@ def judge(status: StatusAnswer) -> Finding:
     """Answer from what Nexus tells.
 
     A way is a slot whose password opens the root key; it counts while there is a copy of the
-    keyring to open, in the store or in a backup place. Exit codes: 0 two independent ways or more,
-    4 one, 1 none, 3 cannot tell: what a locked store says of its slots nobody has authenticated.
+    keyring to open, in the store or in a backup place. The Keepers together are one way, which
+    counts while at least the threshold of them have proven that they hold their shares and the
+    store is well: what they bring back opens the store's keyring. Exit codes: 0 two independent
+    ways or more, 4 one, 1 none, 3 cannot tell: what a locked store says of its slots nobody has
+    authenticated.
     """
     if status.state is None:
         ready = "ready" if status.ready else "not ready"
@@ -42,8 +45,10 @@ def judge(status: StatusAnswer) -> Finding:
             (),
         )
     if status.slots is None:
+        waits = f" ({status.recovery})" if status.recovery else ""
         return Finding(
-            "LOCKED: the root key is not in memory. Bring it back with a password: spike restore",
+            f"LOCKED: the root key is not in memory{waits}. Bring it back with a password: "
+            "spike restore",
             Exit.UNREACHABLE,
             (),
         )
@@ -59,9 +64,29 @@ def judge(status: StatusAnswer) -> Finding:
 
 
 def _ways(status: StatusAnswer) -> tuple[str, ...]:
+    healthy = bool(status.storage and status.storage.healthy)
     copies = [place for place in status.places or () if place.state == CURRENT]
-    if not copies and not (status.storage and status.storage.healthy):
+    keepers = (f"Keepers ({tally_of(status)})",) if healthy and keepers_suffice(status) else ()
+    if not copies and not healthy:
         return ()
-    return tuple(
-        f"{slot.kind} slot {slot.name}" for slot in status.slots or () if slot.state == USABLE
+    slots = (f"{slot.kind} slot {slot.name}" for slot in status.slots or () if slot.state == USABLE)
+    return (*keepers, *slots)
+
+
+def keepers_suffice(status: StatusAnswer) -> bool:
+    """Tell whether at least the threshold of Keepers hold their shares, as far as Nexus knows."""
+    return bool(status.keeper_threshold) and _current(status) >= (status.keeper_threshold or 0)
+
+
+def tally_of(status: StatusAnswer) -> str:
+    """Return how many Keepers hold their shares, how many it takes, and how many may be lost."""
+    threshold = status.keeper_threshold or 0
+    current = _current(status)
+    margin = current - threshold if status.keeper_margin is None else status.keeper_margin
+    return (
+        f"{current} of {len(status.keepers or ())} current, threshold {threshold}, margin {margin}"
     )
+
+
+def _current(status: StatusAnswer) -> int:
+    return sum(keeper.state == CURRENT for keeper in status.keepers or ())

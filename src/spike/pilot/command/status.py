@@ -11,7 +11,7 @@ from spike.error import NotReadyError, SettingError, SpikeError
 from spike.pilot import output
 from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
-from spike.pilot.recoverability import Finding, judge
+from spike.pilot.recoverability import Finding, judge, tally_of
 from spike.pilot.session import Session
 from spike.wire.own import StatusAnswer
 
@@ -63,6 +63,11 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
         yield f"  Root key: generation {answer.root_generation}"
     for reason in answer.stops or ():
         yield f"  WRITES ARE STOPPED: {reason}"
+    for remark in answer.remarks or ():
+        yield f"  Remark: {remark}"
+    if answer.recovery is not None:
+        yield f"  Recovery: {answer.recovery}"
+    yield from keeper_lines(answer)
     for slot in answer.slots or ():
         verified = slot.last_verified_at or "never"
         yield f"  Slot {slot.name}: {slot.kind}, {slot.state}, last verified {verified}"
@@ -76,6 +81,18 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
     for measure in answer.memory or ():
         applied = "in force" if measure.applied else "NOT IN FORCE"
         yield f"  Memory, {measure.name}: {applied}{_detail(measure.detail)}"
+
+
+def keeper_lines(answer: StatusAnswer) -> Iterator[str]:
+    """Return what is known of the Keepers, a line for all and one for each; none without Keepers."""
+    if not answer.keepers:
+        return
+    yield f"  Keepers: {tally_of(answer)}"
+    for keeper in answer.keepers:
+        who = f", {keeper.identity}" if keeper.identity else ", no identity pinned"
+        yield (
+            f"    Keeper {keeper.index}: {keeper.state}{_detail(keeper.detail)}, {keeper.url}{who}"
+        )
 
 
 def _detail(text: str) -> str:
