@@ -153,7 +153,6 @@ def meddled(lost: Lost, request: pytest.FixtureRequest) -> Lost:
     [
         "UPDATE record SET revision = -1 WHERE kind = 'keyring'",
         "UPDATE record SET generation = -1 WHERE kind = 'keyring'",
-        "INSERT INTO record VALUES (NULL, 'No Kind', '', '', 1, 1, x'00')",
     ],
     indirect=True,
 )
@@ -161,6 +160,16 @@ async def test_a_row_that_cannot_be_ends_a_restore_by_name(meddled: Lost) -> Non
     async with running(meddled.data, place=meddled.place, born=False) as nexus:
         for backup_raw in (None, meddled.backup_path.read_bytes()):
             assert name_of(await nexus.restore(PASSWORD, backup=backup_raw)) == "refused_damaged"
+
+
+@pytest.mark.parametrize(
+    "meddled", ["INSERT INTO record VALUES (NULL, 'No Kind', '', '', 1, 1, x'00')"], indirect=True
+)
+async def test_a_row_that_nothing_asks_for_keeps_no_store_away_and_is_told_of(meddled: Lost) -> None:
+    async with running(meddled.data, place=meddled.place, born=False) as nexus:
+        assert (await nexus.restore(PASSWORD))[0] == 200
+        _, told = await nexus.call(SUPERUSER, "/v1/operator/status")
+        assert told["storage"]["healthy"] is False
 
 
 async def test_a_store_that_was_emptied_under_a_later_epoch_is_not_initialized_again(
@@ -257,7 +266,7 @@ async def test_a_fence_moved_under_a_running_nexus_ends_a_write_with_an_answer(
         await write(nexus.store, SetFence(99))
         asked = {"path": "a", "values": {"k": "3"}, "versions": [2]}
         status, _ = await asyncio.wait_for(nexus.call(SUPERUSER, SECRETS + action, asked), 10)
-        assert status == 500
+        assert status == 503
 
 
 async def test_get_many_does_not_grow_without_bound() -> None:
@@ -317,7 +326,7 @@ async def test_an_anchor_that_cannot_be_renewed_is_a_fault_of_the_place_and_stop
         assert (await nexus.call(SUPERUSER, POLICIES, WEB))[0] == 200
         _, told = await nexus.call(SUPERUSER, "/v1/operator/status")
         assert [each["state"] for each in told["places"]] == ["failed"]
-        assert told["stops"] == [Stop.NO_PLACE]
+        assert told["stops"] == [Stop.NO_ANCHOR]
         status, _ = await nexus.call(SUPERUSER, SECRETS, {"path": "a", "values": {}})
         assert status == 503
         shutil.rmtree(in_the_way)

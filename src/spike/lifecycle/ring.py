@@ -71,6 +71,12 @@ class KeyRing:
             if name.purpose is KeyPurpose.RECORD
         }
         self._active_record = self._record[active.number]
+        # Only what may be used: a generation below the oldest accepted one opens nothing more.
+        self._cipher = {
+            name.number: key
+            for name, key in self._keys.items()
+            if name.purpose is KeyPurpose.CIPHER and name.number >= document.oldest_cipher
+        }
 
     @classmethod
     def open(cls, document: Keyring, root: KeyMemory) -> Self:
@@ -119,6 +125,23 @@ class KeyRing:
         except KeyError:
             raise OpenError(f"no record key of generation {generation} is at hand") from None
 
+    @property
+    def active_cipher(self) -> RecordKey:
+        """The cipher key that encrypts now."""
+        number = self._document.active_key(KeyPurpose.CIPHER).number
+        return RecordKey(Generation(number), self._cipher[number])
+
+    def cipher(self, generation: int) -> KeyMemory:
+        """Return the cipher key of a generation, to decrypt with.
+
+        Raises:
+            OpenError: the ring holds no such generation, or it is older than the oldest accepted one.
+        """
+        try:
+            return self._cipher[generation]
+        except KeyError:
+            raise OpenError(f"no cipher key of generation {generation} may be used") from None
+
     def auth(self, slot_id: str) -> KeyMemory:
         """Return a slot's `backup-auth` key.
 
@@ -133,6 +156,10 @@ class KeyRing:
     def replaced(self, document: Keyring) -> KeyRing:
         """Return a ring with the same keys and a newer document. This ring must not be wiped then."""
         return KeyRing(document, self._root, self._keys)
+
+    def has_keys_of(self, other: KeyRing) -> bool:
+        """Return whether both hold the same keys."""
+        return self._root is other._root and self._keys == other._keys
 
     def mismatches(self) -> tuple[str, ...]:
         """Check every key in memory against its check value; return the names of those that differ or left their lock.

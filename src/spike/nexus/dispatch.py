@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, Final, assert_never
 
-from spike.error import InputError, NotReadyError, SpikeError
+from spike.error import FenceError, InputError, NotReadyError, SpikeError
 from spike.lifecycle.refusal import RefusalError
 from spike.nexus.handler import Handler, OnKey, Reading, ReadingEach, Writing
 from spike.nexus.vault import Vault
@@ -35,6 +35,8 @@ from spike.wire.own import RefusalAnswer
 
 _log = logging.getLogger("spike.nexus.dispatch")
 _REMEMBERED_PEERS: Final = 4096
+# Changes of keys that may overtake one write.
+_OVERTAKEN_LIMIT: Final = 8
 _NO_POLICIES: Final = CompiledPolicies(())
 
 
@@ -128,7 +130,16 @@ class Dispatcher:
                 return await act(decision, message)
             case Reading(act=act):
                 return await act(decision, self._vault.opened, message)
-            case Writing(act=act):
-                return await act(decision, self._vault.require_writable(), message)
+            case Writing():
+                return await self._write(handler, decision, message)
             case _:
                 assert_never(handler)
+
+    async def _write(self, writing: Writing[Any], grant: Grant, message: Any) -> Message:
+        """Write; and write again what a change of keys overtook: the store refused it whole."""
+        for _ in range(_OVERTAKEN_LIMIT):
+            try:
+                return await writing.act(grant, self._vault.require_writable(), message)
+            except FenceError:
+                await self._vault.settled()
+        raise NotReadyError("the keys change faster than this can be written")

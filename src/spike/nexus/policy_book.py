@@ -7,12 +7,13 @@ memory, compiled, until a policy changes; a store that shows another access list
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from spike.error import NotFoundError, OpenError, StoreConflictError, StoreCorruptError
+from spike.error import FenceError, NotFoundError, OpenError, StoreConflictError, StoreCorruptError
 from spike.nexus.sealed import SealedStore
 from spike.policy.access_list import (
     EMPTY,
@@ -99,6 +100,12 @@ class PolicyBook:
         """Return the same policies, to be written through another key ring from now on."""
         return PolicyBook(sealed, self._standing)
 
+    @contextlib.asynccontextmanager
+    async def unchanging(self) -> AsyncIterator[None]:
+        """Let no policy be written meanwhile: what `through` takes over is then all there is."""
+        async with self._lock:
+            yield
+
     @property
     def access_generation(self) -> int:
         """The generation of the access list in force."""
@@ -134,6 +141,7 @@ class PolicyBook:
         Raises:
             InputError: all policies together are too large to compile.
             StoreCorruptError: the store's access list is not the one in memory.
+            FenceError: a change of keys came first; nothing was written.
         """
         async with self._lock:
             now = self._standing
@@ -180,6 +188,8 @@ class PolicyBook:
         changes = (swap,) if row is None else (swap, row)
         try:
             revisions = await self._sealed.apply(changes)
+        except FenceError:
+            raise
         except StoreConflictError as error:
             raise StoreCorruptError(
                 "the access list in the store is not the one in memory: somebody else wrote it"

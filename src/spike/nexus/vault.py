@@ -30,6 +30,7 @@ from spike.storage.protocol import (
     Change,
     Expected,
     Put,
+    Record,
     RecordId,
     Revision,
     SetFence,
@@ -54,7 +55,9 @@ class Stop(StrEnum):
     """Why nothing is written."""
 
     WRONG_KEY = "a key in memory is not what it was"
-    NO_PLACE = "no backup place could be written"
+    NO_ANCHOR = "neither a backup place nor enough Keepers hold the newest anchor"
+    UNSURE = "it is not known which keyring the store holds"
+    OVERTAKEN = "another Nexus has changed this store's keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ class Vault:
         self._places = tuple(PlaceState(place, "not written yet") for place in places)
         # Two writers of one file would tear it, and an older anchor could come to lie over a newer one.
         self._place_lock = asyncio.Lock()
+        # Held while one keyring takes another's place.
+        self._swap_lock = asyncio.Lock()
+        self._keepers_hold_anchor = False
+        # A keyring of which nobody knows whether it was written.
+        self._uncertain: KeyRing | None = None
         self._opened: Opened | None = None
         self._stops: set[Stop] = set()
 
@@ -196,6 +204,81 @@ class Vault:
         await self.renew_places()
         return self.opened
 
+    async def advance(self, ring: KeyRing, beside: Sequence[Change] = ()) -> Opened:
+        """Put the ring's keyring in the place of the present one while requests are served. Hold `lock`.
+
+        The ring keeps every key of the present one. A write that was sealed under the epoch before is refused by the
+        store and done again (`settled`).
+
+        Raises:
+            StoreError: the keyring was not replaced; or, with writes stopped until `settle` knows, perhaps it was.
+        """
+        async with self._swap_lock, self.opened.policies.unchanging():
+            opened = self.opened
+            try:
+                revision, raw = await self.replace_keyring(ring, opened.keyring_revision, beside)
+            except StoreError:
+                committed = await self._committed(ring)
+                if committed is None:
+                    raise
+                revision, raw = committed.revision, committed.blob
+            self._swap(ring, revision, raw)
+        await self.drain()
+        await self.renew_places()
+        return self.opened
+
+    async def settled(self) -> None:
+        """Return once no keyring is taking another's place: what was refused for its epoch can be done again."""
+        async with self._swap_lock:
+            pass
+
+    async def settle(self) -> None:
+        """Find out which keyring the store holds after an answer was lost, and go on with that one.
+
+        Raises:
+            StoreError: the store still does not answer; writes stay stopped.
+        """
+        async with self._swap_lock:
+            if self._uncertain is None or not self.is_open:
+                return
+            committed = await self._committed(self._uncertain)
+            if committed is not None:
+                self._swap(self._uncertain, committed.revision, committed.blob)
+            self._uncertain = None
+            self._stops.discard(Stop.UNSURE)
+
+    async def _committed(self, ring: KeyRing) -> Record | None:
+        """Tell whether a keyring was written though the answer was lost; stop writes where that cannot be known."""
+        try:
+            stored = await self.store.get(KEYRING_ID)
+        except StoreError:
+            self._uncertain = ring
+            self.stop_writes(Stop.UNSURE)
+            raise
+        if stored is not None and stored.blob == keyring.encode(ring.document, ring.root):
+            return stored
+        if stored is None or stored.blob != self.opened.keyring_raw:
+            self.stop_writes(Stop.OVERTAKEN)
+        return None
+
+    def _swap(self, ring: KeyRing, revision: Revision, raw: bytes) -> None:
+        opened = self.opened
+        if ring.document.epoch == opened.document.epoch and ring.has_keys_of(opened.ring):
+            self._opened = replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
+            return
+        sealed = SealedStore(self.store, ring)
+        secrets = SecretBook(sealed, self.clock, self._max_versions)
+        policies = opened.policies.through(sealed)
+        self._opened = Opened(ring, revision, raw, sealed, secrets, policies)
+
+    async def drain(self) -> None:
+        """Move events from the keyring to the history. What fails stays in the keyring for the next time."""
+        async with self._swap_lock:
+            try:
+                self._opened = await self._drained(self.opened)
+            except StoreError as error:
+                _log.error("events wait in the keyring: %s", error.message)
+
     async def _drained(self, opened: Opened) -> Opened:
         drained = history.drain(opened.document, self.moment())
         if drained is None:
@@ -209,8 +292,8 @@ class Vault:
     async def renew_places(self) -> None:
         """Give every backup place the present key backup and anchor. A place that fails is reported, not fatal.
 
-        While no place holds the present epoch's anchor an old copy of the store could not be told from the present
-        one, so writes are stopped until one does.
+        While neither a place nor enough Keepers hold the present epoch's anchor an old copy of the store could not be
+        told from the present one, so writes are stopped until they do.
         """
         async with self._place_lock:
             opened = self.opened
@@ -230,7 +313,7 @@ class Vault:
     async def renew_anchor(self) -> None:
         """Give every place that holds the present backup the present anchor, after the access list has changed.
 
-        As in `renew_places`: a place that fails is reported, and when none holds the anchor writes are stopped.
+        As in `renew_places`: a place that fails is reported, and when nothing holds the anchor writes are stopped.
         """
         async with self._place_lock:
             opened = self.opened
@@ -249,10 +332,19 @@ class Vault:
 
     def _note_places(self, states: Sequence[PlaceState]) -> None:
         self._places = tuple(states)
-        if self._places and all(state.fault for state in self._places):
-            self.stop_writes(Stop.NO_PLACE)
+        self._judge_anchor()
+
+    def note_keepers(self, *, hold_anchor: bool) -> None:
+        """Take note whether enough Keepers hold the present anchor: all but threshold - 1 of them."""
+        self._keepers_hold_anchor = hold_anchor
+        self._judge_anchor()
+
+    def _judge_anchor(self) -> None:
+        lost = self._places and all(state.fault for state in self._places)
+        if lost and not self._keepers_hold_anchor:
+            self.stop_writes(Stop.NO_ANCHOR)
         else:
-            self._stops.discard(Stop.NO_PLACE)
+            self._stops.discard(Stop.NO_ANCHOR)
 
     async def close(self) -> None:
         """Wipe every key. The store is closed by who opened it."""
