@@ -106,8 +106,19 @@ class SlotKind(StrEnum):
     DRILL = "drill"
 
 
-class Slot(_Part, frozen=True):
-    """One way to open the backup of the root key. `argon2` is a PHC string without salt."""
+class RecoveryShards(_Part, frozen=True):
+    """The recovery shards of a slot: how many open it, and a digest of each, that of index 1 first."""
+
+    threshold: Annotated[int, Meta(ge=1, le=255)]
+    digests: Annotated[tuple[Digest, ...], Meta(min_length=1, max_length=255)]
+
+
+class Slot(_Part, frozen=True, omit_defaults=True):
+    """One way to open the backup of the root key.
+
+    `argon2` is a PHC string without salt; both are empty where no password opens it. `shards` is there for kind
+    `shards` alone, and its absence changes no byte of a keyring without it.
+    """
 
     id: Id
     name: Annotated[str, Meta(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}\Z")]
@@ -119,6 +130,7 @@ class Slot(_Part, frozen=True):
     verified_at: Moment
     renew: bool
     roots: tuple[SealedRoot, ...]
+    shards: RecoveryShards | None = None
 
 
 class ShareMember(_Part, frozen=True):
@@ -285,7 +297,18 @@ def _check_consistent(keyring: Keyring) -> None:
         raise FormatError("the keyring is damaged: a name or number is used twice")
     for slot in keyring.slots:
         keyring.auth_key(slot.id)
+        _check_shards(slot)
+    if keyring.oldest_cipher > keyring.active_key(KeyPurpose.CIPHER).number:
+        raise FormatError("the keyring is damaged: it accepts nothing that its cipher key encrypts")
     if any(key.state is State.ACTIVE and key.root != active.number for key in keyring.keys):
         raise FormatError(
             "the keyring is damaged: an active key is wrapped under a root key that is not active"
         )
+
+
+def _check_shards(slot: Slot) -> None:
+    shards = slot.shards
+    if (slot.kind is SlotKind.SHARDS) != (shards is not None):
+        raise FormatError("the keyring is damaged: a slot and its shards do not fit together")
+    if shards is not None and shards.threshold > len(shards.digests):
+        raise FormatError("the keyring is damaged: a slot needs more shards than there are")

@@ -16,6 +16,8 @@ class Reason(StrEnum):
     STORE_NOT_EMPTY = "store_not_empty"
     WEAK_PASSWORD = "weak_password"  # noqa: S105  (the name of a refusal)
     WRONG_PASSWORD = "wrong_password"  # noqa: S105  (the name of a refusal)
+    WRONG_SHARD = "wrong_shard"
+    SHARDS_EXIST = "shards_exist"
     UNKNOWN_SLOT = "unknown_slot"
     DAMAGED = "damaged"
     NEWER_FORMAT = "newer_format"

@@ -157,6 +157,26 @@ class KeyRing:
         """Return a ring with the same keys and a newer document. This ring must not be wiped then."""
         return KeyRing(document, self._root, self._keys)
 
+    def changed(self, document: Keyring, added: Mapping[KeyName, KeyMemory]) -> KeyRing:
+        """Return a ring with a newer document: with the keys `added`, without those that it names as destroyed.
+
+        Both rings share the other keys: the one that does not come into force is dropped with `wipe_except`.
+        """
+        kept = {
+            KeyName(k.purpose, k.slot, k.number)
+            for k in document.keys
+            if k.state is not State.DESTROYED
+        }
+        keys = {name: key for name, key in self._keys.items() if name in kept}
+        return KeyRing(document, self._root, {**keys, **added})
+
+    def wipe_except(self, kept: KeyRing) -> None:
+        """Destroy the keys that `kept` does not hold. Idempotent."""
+        held = {id(key) for key in (*kept._keys.values(), kept._root)}
+        for key in (*self._keys.values(), self._root):
+            if id(key) not in held:
+                key.wipe()
+
     def has_keys_of(self, other: KeyRing) -> bool:
         """Return whether both hold the same keys."""
         return self._root is other._root and self._keys == other._keys

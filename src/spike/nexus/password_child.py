@@ -1,12 +1,15 @@
-"""The short-lived process that a password is opened and derived in: `python -m spike.nexus.password_child`.
+"""The short-lived process that a slot is opened in, by a password or a recovery secret.
 
-Argon2id and HPKE leave copies of what they were given on the heap; this process ends seconds later and takes them with
-it. It is started by exec, holds the one-time private key a password is sealed to, and answers on one socket:
+`python -m spike.nexus.password_child`. Argon2id and HPKE leave copies of what they were given on the heap; this process
+ends seconds later and takes them with it. It is started by exec, holds the one-time private key a password is sealed
+to, and answers on one socket:
 
     ← {"answer":"ready","public":…}             the one-time public key
     → {"job":"derive",…}                         open the password, judge it if asked to, derive the slot's key pair
     ← {"answer":"derived","public":…}            and the slot's backup-auth key in the first shared page
       or {"answer":"weak","message":…,"next_step":…}, {"answer":"unsealed"} (not sealed to this key)
+    → {"job":"secret",…}                         derive the slot's key pair from the slot secret in the second page
+    ← {"answer":"derived","public":…}            as above; the secret is gone from the page
     → {"job":"open",…}                           verify a sealed copy's MAC, then open it
     ← {"answer":"opened"}                        and the root key in the second shared page
       or {"answer":"not-authentic"}, {"answer":"unopened"}
@@ -56,6 +59,13 @@ class Derive(msgspec.Struct, frozen=True, tag_field="job", tag="derive"):
         return "Derive(…)"
 
 
+class FromSecret(msgspec.Struct, frozen=True, tag_field="job", tag="secret"):
+    """Derive a slot's keys from its secret, which stands in the second page."""
+
+    store_id: bytes
+    slot_id: bytes
+
+
 class Open(msgspec.Struct, frozen=True, tag_field="job", tag="open"):
     """Verify and open one sealed copy of the root key."""
 
@@ -73,7 +83,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     next_step: str = ""
 
 
-Job = Derive | Open
+Job = Derive | FromSecret | Open
 
 
 class Channel:
@@ -99,18 +109,20 @@ def serve(channel: Channel, one_time: OneTimeKey, auth: KeyMemory, root: KeyMemo
     slot_key: SlotKey | None = None
     try:
         while (job := channel.receive()) is not None:
-            if isinstance(job, Derive):
-                derived = _derive(job, one_time)
-                if isinstance(derived, Answer):
-                    channel.send(derived)
+            if isinstance(job, Open):
+                if slot_key is None:
                     return
-                slot_key = derived
-                _copy(slot_key.auth, auth)
-                channel.send(Answer("derived", public=slot_key.public))
-            elif slot_key is None:
-                return
-            else:
                 channel.send(_open(job, slot_key, root))
+                continue
+            if slot_key is not None:
+                return
+            derived = _derive(job, one_time) if isinstance(job, Derive) else _unlock(job, root)
+            if isinstance(derived, Answer):
+                channel.send(derived)
+                return
+            slot_key = derived
+            _copy(slot_key.auth, auth)
+            channel.send(Answer("derived", public=slot_key.public))
     finally:
         if slot_key is not None:
             slot_key.wipe()
@@ -139,6 +151,14 @@ def _derive(job: Derive, one_time: OneTimeKey) -> SlotKey | Answer:
         normal[:] = b"\0" * len(normal)
 
 
+def _unlock(job: FromSecret, page: KeyMemory) -> SlotKey:
+    with KeyMemory.allocate(KEY_SIZE_BYTES) as secret:
+        _copy(page, secret)
+        with page.view() as view:
+            view[:] = bytes(len(view))
+        return SlotKey.from_slot_secret(secret, job.store_id, job.slot_id)
+
+
 def _open(job: Open, slot_key: SlotKey, root: KeyMemory) -> Answer:
     if not mac_matches(slot_key.auth, covered(job.header, job.sealed), job.tag_bytes):
         return Answer("not-authentic")
@@ -155,7 +175,7 @@ def _copy(source: KeyMemory, target: KeyMemory) -> None:
 
 
 def main() -> None:
-    """Serve on the three descriptors named in the arguments: socket, page for auth, page for root."""
+    """Serve on the three descriptors named in the arguments: socket, page for auth, page for secret and root."""
     harden()
     signal.alarm(LIFE_S)
     channel_fd, auth_fd, root_fd = (int(argument) for argument in sys.argv[1:4])

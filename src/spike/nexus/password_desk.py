@@ -18,7 +18,15 @@ import msgspec
 
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.memory.key_memory import KeyMemory
-from spike.nexus.password_child import KEY_SIZE_BYTES, LIFE_S, Answer, Derive, Job, Open
+from spike.nexus.password_child import (
+    KEY_SIZE_BYTES,
+    LIFE_S,
+    Answer,
+    Derive,
+    FromSecret,
+    Job,
+    Open,
+)
 
 SESSION_LIMIT: Final = 4
 READY_S: Final = 30
@@ -60,6 +68,19 @@ class PasswordSession:
                 )
             case _:
                 raise _expired()
+
+    async def unlock(self, secret: KeyMemory, store_id: bytes, slot_id: bytes) -> bytes:
+        """Return the public key that a slot secret (32 bytes, which stays the caller's) gives.
+
+        Raises:
+            RefusalError: EXPIRED when the child is gone.
+        """
+        with secret.view() as source, self._root.view() as target:
+            target[:] = source
+        answer = await self._ask(FromSecret(store_id=store_id, slot_id=slot_id))
+        if answer.answer != "derived":
+            raise _expired()
+        return answer.public
 
     async def open(self, header: bytes, sealed: bytes, tag: bytes) -> KeyMemory:
         """Return the root key of a sealed copy, which is the caller's to wipe.
@@ -137,6 +158,14 @@ class PasswordDesk:
             timer = asyncio.get_running_loop().call_later(self._life_s, self._expire, session.id)
             self._waiting[session.id] = (session, timer)
             return session
+
+    async def begin_without_password(self, actor: str) -> PasswordSession:
+        """Start a child that is to open a slot by its secret; it is the caller's to close.
+
+        Raises:
+            RefusalError: BUSY when it does not start.
+        """
+        return await _start(actor, self._derivation, self._life_s)
 
     def take(self, session_id: str, actor: str) -> PasswordSession:
         """Return the session, which is the caller's to close.
