@@ -1,1 +1,1 @@
-"""The Keeper: holds one share of the root key in memory, and nothing else."""
+"""Keeper: holds one share of the root key in memory, and gives it back to Nexus."""

@@ -21,9 +21,15 @@ PATTERN_LIMIT_BYTES: Final = 500
 SHARD_SIZE: Final = 32
 SHARD_ID_LIMIT: Final = 255
 NONCE_SIZE_BYTES: Final = 12
+CHALLENGE_SIZE_BYTES: Final = 32
+GENERATION_LIMIT: Final = 0xFFFF_FFFF
 GET_MANY_LIMIT: Final = 1000
 PERMISSION_NAMES: Final = ("read", "write", "list", "execute", "super")
+ALGORITHM_NAMES: Final = ("", "AES-GCM", "AES-256-GCM")
+"""What callers of encrypt and decrypt may call the one algorithm there is."""
 
+_ID = re.compile(r"[0-9a-f]{32}")
+_TAG = re.compile(r"[0-9a-f]{64}")
 _SLOT_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
 _NAME = re.compile(r"[a-zA-Z0-9\-_ ]+")
 _PATH = re.compile(r"[a-zA-Z0-9._\-/()?+*|\[\]{}\\]+")
@@ -91,6 +97,42 @@ def check_nonce(nonce: bytes) -> None:
     """Check the length of a nonce."""
     if len(nonce) != NONCE_SIZE_BYTES:
         raise InputError(f"a nonce has not {NONCE_SIZE_BYTES} bytes")
+
+
+def check_algorithm(name: str) -> None:
+    """Check the algorithm that a cipher call asks for; it chooses nothing."""
+    if name not in ALGORITHM_NAMES:
+        raise InputError("the algorithm is neither empty nor AES-256-GCM")
+
+
+def check_challenge(nonce: bytes) -> None:
+    """Check the length of the nonce that a Keeper's proof is made over."""
+    if len(nonce) != CHALLENGE_SIZE_BYTES:
+        raise InputError(f"the nonce of a status has not {CHALLENGE_SIZE_BYTES} bytes")
+
+
+def check_id(text: str, field: str) -> None:
+    """Check the identity of a store, a lineage or a share set: 128 bits in lower-case hexadecimal."""
+    if not _ID.fullmatch(text):
+        raise InputError(f"the {field} is not 32 lower-case hexadecimal digits")
+
+
+def check_tag(tag: str) -> None:
+    """Check the form of a share's MAC: 256 bits in lower-case hexadecimal."""
+    if not _TAG.fullmatch(tag):
+        raise InputError("the tag is not 64 lower-case hexadecimal digits")
+
+
+def check_generation(generation: int) -> None:
+    """Check the number of a root-key generation."""
+    if not 1 <= generation <= GENERATION_LIMIT:
+        raise InputError(f"the generation is not in 1..{GENERATION_LIMIT}")
+
+
+def check_epoch(epoch: int) -> None:
+    """Check the number of an epoch."""
+    if epoch < 0:
+        raise InputError("the epoch is below zero")
 
 
 def check_slot_name(name: str) -> None:
