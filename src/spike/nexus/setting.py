@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spike.policy.role import RoleMap
+from spike.secret.cipher_blob import SIZE_LIMIT_BYTES as CIPHER_LIMIT_BYTES
 from spike.server.setting import SettingReader
 
 
@@ -21,6 +22,7 @@ class NexusSetting:
     backup_directories: tuple[Path, ...]
     max_versions: int
     body_limit_bytes: int
+    cipher_limit_bytes: int
     source_timeout_s: float
     endpoint: str
     log_level: int
@@ -46,6 +48,9 @@ def read_setting(environment: Mapping[str, str], home: Path) -> NexusSetting:
         backup_directories=read.paths("SPIKE_NEXUS_BACKUP_DIR", home / ".spike" / "backup"),
         max_versions=read.integer("SPIKE_NEXUS_MAX_SECRET_VERSIONS", 10, 1, 1000),
         body_limit_bytes=read.integer("SPIKE_NEXUS_BODY_LIMIT", 1 << 20, 1024, 64 << 20),
+        cipher_limit_bytes=read.integer(
+            "SPIKE_NEXUS_CRYPTO_MAX_CIPHERTEXT_SIZE", 64 << 10, 1, CIPHER_LIMIT_BYTES
+        ),
         source_timeout_s=read.duration("SPIKE_SPIFFE_SOURCE_TIMEOUT", "30s"),
         endpoint=read.text("SPIFFE_ENDPOINT_SOCKET", ""),
         log_level=read.level("SPIKE_SYSTEM_LOG_LEVEL", "WARN"),
