@@ -21,8 +21,10 @@ from typing import Any
 import lifecycle_kit
 from spiffe_kit import Ca, material
 from spike.crypto.slot import seal_to
+from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.key_call import KeyCalls
+from spike.nexus.lite import Service
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
@@ -153,6 +155,8 @@ async def running(
     password: bytes | None = None,
     limits: Limits | None = None,
     federated: Sequence[Ca] = (),
+    service: Service = Service.WHOLE,
+    cipher_limit_bytes: int = 64 << 10,
 ) -> AsyncIterator[RunningNexus]:
     """Run a Nexus. `born`: with a root key from a derived slot key; else as it finds the store.
 
@@ -177,9 +181,11 @@ async def running(
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
+            **CipherCalls(vault, cipher_limit_bytes).handlers(),
             **KeyCalls(vault, desk, restores, MemoryWatch(vault)).handlers(),
         }
-        dispatcher = Dispatcher(vault, handlers, RoleMap.from_settings(environment or {}), 1 << 20)
+        roles = RoleMap.from_settings(environment or {})
+        dispatcher = Dispatcher(vault, handlers, roles, 1 << 20, service)
         ca = ca or Ca("spike.ist")
         source = HeldSource(material(ca.svid(NEXUS), ca, *federated))
         extra: dict[str, Handle] = {}

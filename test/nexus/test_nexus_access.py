@@ -30,10 +30,11 @@ from spike.wire.call import CALLS, AnyCall
 
 READER = "spiffe://spike.ist/workload/reader"
 OPERATOR = "spiffe://spike.ist/workload/operator"
+CIPHERER = "spiffe://spike.ist/workload/cipherer"
 PARTNER = "spiffe://partner.example/workload/web"
 
 # Who gets past authorization. A policy gives READER read and list on ^open/ and on the secret list, and
-# OPERATOR write, read and list on the access control path. Get-many answers whoever may read any path at all.
+# OPERATOR write, read and list on the access control path, CIPHERER execute on the cipher path. Get-many answers whoever may read any path at all.
 MAY = {
     "secret put": {SUPERUSER},
     "secret get": {SUPERUSER, READER},
@@ -46,6 +47,8 @@ MAY = {
     "policy get": {SUPERUSER, OPERATOR},
     "policy delete": {SUPERUSER, OPERATOR},
     "policy list": {SUPERUSER, OPERATOR},
+    "cipher encrypt": {SUPERUSER, LITE, CIPHERER},
+    "cipher decrypt": {SUPERUSER, LITE, CIPHERER},
     "bootstrap verify": {BOOTSTRAP},
     "operator restore by password": {RESTORE},
     "operator restore by file": {RESTORE},
@@ -64,6 +67,7 @@ IDENTITIES = [
     WORKLOAD,
     READER,
     OPERATOR,
+    CIPHERER,
     PARTNER,
 ]
 MALFORMED = b"malformed"
@@ -92,6 +96,7 @@ async def nexus(partner: Ca) -> AsyncIterator[RunningNexus]:
             policy("reader", f"^{READER}$", "^open/", "read"),
             policy("lister", f"^{READER}$", "^spike/system/secret$", "list"),
             policy("operator", f"^{OPERATOR}$", "^spike/system/acl$", "read", "write", "list"),
+            policy("cipherer", f"^{CIPHERER}$", "^spike/system/cipher/exec$", "execute"),
         ):
             assert await started.call(SUPERUSER, "/v1/acl/policy", each) == (200, {})
         yield started

@@ -24,7 +24,7 @@ from spike.policy.compiled import CompiledPolicies
 from spike.policy.role import Role, RoleMap
 from spike.policy.rule import Permission, Policy, PolicyName
 from spike.spiffe.id import SpiffeId
-from spike.wire.call import CALLS, SECRET_GET, AnyCall, CallName, call_at
+from spike.wire.call import CALLS, CIPHER_ENCRYPT, SECRET_GET, AnyCall, CallName, call_at
 from spike.wire.go_time import UnixNs
 
 ROLES: Final = RoleMap.from_settings({})
@@ -51,6 +51,7 @@ SUPERUSERS: Final = {"superuser", "superuser below its base"}
 ORDINARY: Final = {"recover", "restore", "workload", "federated superuser"}
 
 ACL: Final = "spike/system/acl"
+CIPHER: Final = "spike/system/cipher/exec"
 BODY: Final = "path of the body"
 
 # Call at path and action → the permission a policy must hold, and on which path. Section 2.
@@ -66,6 +67,13 @@ BY_POLICY: Final[Mapping[tuple[str, str], tuple[Permission, str]]] = {
     ("/v1/acl/policy", "delete"): (Permission.WRITE, ACL),
     ("/v1/acl/policy", "get"): (Permission.READ, ACL),
     ("/v1/acl/policy", "list"): (Permission.LIST, ACL),
+    ("/v1/cipher/encrypt", ""): (Permission.EXECUTE, CIPHER),
+    ("/v1/cipher/decrypt", ""): (Permission.EXECUTE, CIPHER),
+}
+# Who else needs no policy for a call of the table above. Section 2.
+ALSO_BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
+    ("/v1/cipher/encrypt", ""): {"lite"},
+    ("/v1/cipher/decrypt", ""): {"lite"},
 }
 # Call → who may make it, never by policy. Sections 2 and 7.
 BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
@@ -119,12 +127,13 @@ def test_every_row_is_spelled_out_for_every_role() -> None:
 
 @pytest.mark.parametrize("who", PEERS)
 @pytest.mark.parametrize("where", BY_POLICY, ids=str)
-def test_a_call_on_a_path_without_a_policy_is_for_the_superuser_alone(
+def test_a_call_on_a_path_without_a_policy_is_for_the_superuser_and_whom_the_contract_names(
     where: tuple[str, str], who: str
 ) -> None:
     wanted = call_at(*where)
     assert wanted is not None
-    assert isinstance(outcome(wanted, who, NOTHING), Grant) is (who in SUPERUSERS)
+    allowed = who in SUPERUSERS | ALSO_BY_ROLE.get(where, set())
+    assert isinstance(outcome(wanted, who, NOTHING), Grant) is allowed
 
 
 @pytest.mark.parametrize("who", PEERS)
@@ -134,7 +143,7 @@ def test_a_call_on_a_path_with_a_policy_for_everybody_is_for_everybody_but_parts
 ) -> None:
     wanted = call_at(*where)
     assert wanted is not None
-    allowed = who in SUPERUSERS | ORDINARY
+    allowed = who in SUPERUSERS | ORDINARY | ALSO_BY_ROLE.get(where, set())
     assert isinstance(outcome(wanted, who, EVERYTHING), Grant) is allowed
     permission, _ = BY_POLICY[where]
     assert isinstance(outcome(wanted, who, policies_for(permission)), Grant) is allowed
@@ -236,6 +245,10 @@ def test_a_denial_wins_over_every_right_of_an_id_with_several_roles() -> None:
     )
     assert roles.roles_of(peer) == {Role.SUPERUSER, Role.LITE_WORKLOAD}
     decision = authorize(SECRET_GET, peer, roles.roles_of(peer), EVERYTHING)
+    assert decision == Denied(DenialReason.EXCLUDED_ROLE)
+    assert isinstance(authorize(CIPHER_ENCRYPT, peer, roles.roles_of(peer), NOTHING), Grant)
+    keeper_too = {*roles.roles_of(peer), Role.KEEPER}
+    decision = authorize(CIPHER_ENCRYPT, peer, frozenset(keeper_too), EVERYTHING)
     assert decision == Denied(DenialReason.EXCLUDED_ROLE)
 
 

@@ -18,7 +18,7 @@ from spike.error import (
     StoreUnavailableError,
     WipedError,
 )
-from spike.wire import go_json, operator, own, policy, secret
+from spike.wire import cipher, go_json, operator, own, policy, secret
 from spike.wire.call import CALLS, call_at
 from spike.wire.code import ErrorCode, code_for_status, code_of
 from spike.wire.go_time import UnixNs, go_time
@@ -61,6 +61,12 @@ ANSWERS: list[tuple[Message, str]] = [
         policy.PolicyListAnswer([policy.PolicyListItem("n")]),
         '{"policies":[{"name":"n","id":""}]}',
     ),
+    (
+        cipher.CipherEncryptAnswer(1, b"\0" * 12, b"\1\2"),
+        '{"version":1,"nonce":"AAAAAAAAAAAAAAAA","ciphertext":"AQI="}',
+    ),
+    (cipher.CipherDecryptAnswer(b"\0\1"), '{"plaintext":"AAE="}'),
+    (cipher.CipherDecryptAnswer(b""), '{"plaintext":""}'),
     (operator.RecoverAnswer({1: [1, 2], 2: [3]}), '{"shards":{"1":[1,2],"2":[3]}}'),
     (operator.ShardRestoreAnswer(1, 1, False), '{"collected":1,"remaining":1,"restored":false}'),
     (own.PasswordBeginAnswer("s", b"\0\1"), '{"session":"s","publicKey":"AAE="}'),
@@ -123,6 +129,13 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
         "list",
         '{"spiffeidPattern":"","pathPattern":"p"}',
         policy.PolicyListRequest("", "p"),
+    ),
+    ("/v1/cipher/encrypt", "", '{"plaintext":"AAE="}', cipher.CipherEncryptRequest(b"\0\1")),
+    (
+        "/v1/cipher/decrypt",
+        "",
+        '{"version":1,"nonce":"AAE=","ciphertext":"AA==","algorithm":"AES-GCM"}',
+        cipher.CipherDecryptRequest(1, b"\0\1", b"\0", "AES-GCM"),
     ),
     (
         "/v1/bootstrap/verify",
@@ -249,6 +262,8 @@ CONFIDENTIAL: list[ConfidentialMessage] = [
     secret.SecretPutRequest("hunter2", {"hunter2": "hunter2"}),
     secret.SecretGetAnswer({"k": "hunter2"}),
     secret.SecretGetManyAnswer([secret.SecretGetAnswer({"k": "hunter2"})]),
+    cipher.CipherEncryptRequest(b"hunter2", "hunter2"),
+    cipher.CipherDecryptAnswer(b"hunter2"),
     operator.RecoverAnswer({1: [7] * 32}),
     operator.ShardRestoreRequest(1, [7] * 32),
     own.InitRequest("hunter2", b"hunter2", "hunter2"),

@@ -40,8 +40,8 @@ _HASH_BYTES: Final = 64
 _ZEROS: Final = bytes(_DERIVED_BYTES)
 
 
-def seal(key: KeyMemory, context: bytes, plaintext: Buffer) -> bytes:
-    """Return the sealed message. Its salt comes from the kernel; nobody can choose it.
+def seal(key: KeyMemory, context: bytes, plaintext: Buffer, before: bytes = b"") -> bytes:
+    """Return `before`, as it is, and the sealed message. Its salt comes from the kernel; nobody can choose it.
 
     Raises:
         WipedError: `key` is gone.
@@ -52,7 +52,7 @@ def seal(key: KeyMemory, context: bytes, plaintext: Buffer) -> bytes:
     try:
         _derive(key, salt, context, derived)
         cipher = AESGCM(memoryview(derived)[:KEY_BYTES])
-        parts: list[bytes | bytearray] = [salt, derived[_NONCE_END:]]
+        parts: list[bytes | bytearray] = [before, salt, derived[_NONCE_END:]]
         with memoryview(plaintext) as source:
             for index in range(len(source) // CHUNK_BYTES + 1):
                 chunk = source[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]

@@ -46,10 +46,18 @@ class RecordContext:
     field: str
 
 
-def seal(key: KeyMemory, generation: int, context: RecordContext, plaintext: Buffer) -> bytes:
+def seal(
+    key: KeyMemory,
+    generation: int,
+    context: RecordContext,
+    plaintext: Buffer,
+    *,
+    before: bytes = b"",
+) -> bytes:
     """Return the record of `plaintext`: 78 bytes more than it, and 16 for each full 16 KiB.
 
-    `generation` is that of `key`. The salt comes from the kernel.
+    `generation` is that of `key`. The salt comes from the kernel. `before` is put in front of the record as it is,
+    which saves who has to do that a copy of the whole.
 
     Raises:
         WipedError: `key` is gone.
@@ -61,7 +69,8 @@ def seal(key: KeyMemory, generation: int, context: RecordContext, plaintext: Buf
     if not 1 <= generation <= GENERATION_LIMIT:
         raise ValueError("a generation is a number from 1 to 4294967295")
     header = bytes((RECORD_FORMAT, SUITE_COBBLESTONE_256)) + generation.to_bytes(4, "big")
-    return header + cobblestone.seal(key, _encode_context(header, context), plaintext)
+    encoded = _encode_context(header, context)
+    return cobblestone.seal(key, encoded, plaintext, before + header)
 
 
 def open_untrusted(key: KeyMemory, context: RecordContext, blob: Buffer) -> bytes:

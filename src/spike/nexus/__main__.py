@@ -22,11 +22,12 @@ protects them. It is configured by environment variables:
   SPIFFE_ENDPOINT_SOCKET           the Workload API, such as unix:///run/spire/agent.sock
   SPIKE_SPIFFE_SOURCE_TIMEOUT      how long to wait for an identity           (30s)
   SPIKE_NEXUS_TLS_PORT             :PORT or HOST:PORT to listen on            (:8553)
-  SPIKE_NEXUS_BACKEND_STORE        storage engine: sqlite, memory             (sqlite)
+  SPIKE_NEXUS_BACKEND_STORE        storage engine: sqlite, memory; or lite    (sqlite)
   SPIKE_NEXUS_DATA_DIR             where the store lies                       (~/.spike/data)
   SPIKE_NEXUS_BACKUP_DIR           where key backups lie, several with ":"    (~/.spike/backup)
   SPIKE_NEXUS_MAX_SECRET_VERSIONS  versions kept of a secret                  (10)
   SPIKE_NEXUS_BODY_LIMIT           largest request in bytes                   (1048576)
+  SPIKE_NEXUS_CRYPTO_MAX_CIPHERTEXT_SIZE  largest plaintext to encrypt, bytes (65536)
   SPIKE_NEXUS_DRAIN_TIMEOUT        time for answers in progress at SIGTERM    (10s)
   SPIKE_MEMORY_STRICT              refuse to start without memory protection  (false)
   SPIKE_SYSTEM_LOG_LEVEL           DEBUG, INFO, WARN, ERROR                   (WARN)

@@ -18,7 +18,8 @@ from typing import Any, Final, assert_never
 
 from spike.error import FenceError, InputError, NotReadyError, SpikeError
 from spike.lifecycle.refusal import RefusalError
-from spike.nexus.handler import Handler, OnKey, Reading, ReadingEach, Writing
+from spike.nexus.handler import Handler, InTwoForms, OnKey, Reading, ReadingEach, Writing
+from spike.nexus.lite import Service
 from spike.nexus.vault import Vault
 from spike.policy.access import DenialReason, Denied, Grant, NeedsPath, authorize
 from spike.policy.compiled import CompiledPolicies
@@ -26,8 +27,9 @@ from spike.policy.role import RoleMap
 from spike.server.answer import ERROR_ANSWERS, answer_of
 from spike.server.query import action_untrusted
 from spike.server.request import Request
-from spike.server.response import Response
+from spike.server.response import BINARY_HEADERS, Response
 from spike.wire.call import CALLS, AnyCall, CallName, call_at
+from spike.wire.cipher import RAW_CONTENT_TYPE
 from spike.wire.code import ErrorCode
 from spike.wire.go_json import decode_untrusted, encode
 from spike.wire.message import Message
@@ -37,6 +39,7 @@ _log = logging.getLogger("spike.nexus.dispatch")
 _REMEMBERED_PEERS: Final = 4096
 # Changes of keys that may overtake one write.
 _OVERTAKEN_LIMIT: Final = 8
+_RAW: Final = RAW_CONTENT_TYPE.encode("ascii")
 _NO_POLICIES: Final = CompiledPolicies(())
 
 
@@ -58,8 +61,9 @@ class Dispatcher:
         handlers: Mapping[CallName, Handler],
         roles: RoleMap,
         body_limit_bytes: int,
+        service: Service = Service.WHOLE,
     ) -> None:
-        """Take one handler for each call.
+        """Take one handler for each call; `service` says which of them exist.
 
         Raises:
             LookupError: a call has no handler.
@@ -68,7 +72,8 @@ class Dispatcher:
         if missing:
             raise LookupError(f"calls without a handler: {sorted(missing)}")
         self._vault = vault
-        self._handlers = handlers
+        self._handlers = {name: handlers[name] for name in service.calls}
+        self._service = service
         # A few identities make nearly all requests; what a name says of its role never changes.
         self._roles_of = lru_cache(_REMEMBERED_PEERS)(roles.roles_of)
         self._body_limit_bytes = body_limit_bytes
@@ -96,26 +101,53 @@ class Dispatcher:
     async def _answer(self, request: Request) -> Response:
         if request.method != "POST":
             raise InputError("every call is a POST")
-        call = call_at(request.path, action_untrusted(request.query))
+        call = self._call_at(request)
         if not self._vault.is_open and (call is None or call.needs_root_key):
             raise NotReadyError("there is no root key")
         if call is None:
             raise InputError("there is no such call")
+        handler = self._handlers[call.name]
+        if isinstance(handler, InTwoForms):
+            return await self._answer_in_its_form(call, handler, request)
         body = await request.body(self._body_limit_bytes)
         decision = self._authorized(call, request)
         message = decode_untrusted(call.request, body, self._body_limit_bytes)
-        return Response(200, encode(await self._act(call, decision, message)))
+        return Response(200, encode(await self._act(call, handler, decision, message)))
+
+    def _call_at(self, request: Request) -> AnyCall | None:
+        call = call_at(request.path, action_untrusted(request.query))
+        return call if call is not None and call.name in self._handlers else None
+
+    async def _answer_in_its_form(
+        self, call: AnyCall, handler: InTwoForms[Any], request: Request
+    ) -> Response:
+        is_raw = request.header(b"content-type") == _RAW
+        limit_bytes = handler.raw_limit_bytes if is_raw else handler.limit_bytes
+        body = await request.body(limit_bytes)
+        grant = self._authorized(call, request)
+        if isinstance(grant, NeedsPath):
+            raise TypeError(f"{call.name} names its path in its body")
+        if is_raw:
+            return Response(200, await handler.act_raw(grant, body), BINARY_HEADERS)
+        message = decode_untrusted(call.request, body, limit_bytes)
+        return Response(200, encode(await handler.act(grant, message)))
 
     def _authorized(self, call: AnyCall, request: Request) -> Grant | NeedsPath:
         peer = request.peer.id
-        policies = self._vault.opened.policies.compiled if self._vault.is_open else _NO_POLICIES
+        believed = self._vault.is_open and self._service.believes_policies
+        policies = self._vault.opened.policies.compiled if believed else _NO_POLICIES
         decision = authorize(call, peer, self._roles_of(peer), policies)
         if isinstance(decision, Denied):
             raise _DeniedError(call, decision)
         return decision
 
-    async def _act(self, call: AnyCall, decision: Grant | NeedsPath, message: Any) -> Message:
-        handler = self._handlers[call.name]
+    async def _act(
+        self,
+        call: AnyCall,
+        handler: OnKey[Any] | Reading[Any] | Writing[Any] | ReadingEach[Any],
+        decision: Grant | NeedsPath,
+        message: Any,
+    ) -> Message:
         if isinstance(handler, ReadingEach):
             if isinstance(decision, Grant):
                 raise TypeError(f"{call.name} decides on each path")

@@ -41,4 +41,17 @@ class ReadingEach(Generic[M]):
     act: Callable[[NeedsPath, Opened, M], Awaitable[Message]]
 
 
-Handler = OnKey[Any] | Reading[Any] | Writing[Any] | ReadingEach[Any]
+@dataclass(frozen=True, slots=True)
+class InTwoForms(Generic[M]):
+    """Answers JSON with JSON and raw bytes with raw bytes; acts on the vault itself, which is open.
+
+    Each form has a limit of its own for the size of the body, in bytes.
+    """
+
+    act: Callable[[Grant, M], Awaitable[Message]]
+    act_raw: Callable[[Grant, bytes], Awaitable[bytes]]
+    limit_bytes: int
+    raw_limit_bytes: int
+
+
+Handler = OnKey[Any] | Reading[Any] | Writing[Any] | ReadingEach[Any] | InTwoForms[Any]

@@ -11,8 +11,10 @@ from collections.abc import AsyncIterator, Coroutine
 from spike.crypto import known_answer
 from spike.memory.process import harden
 from spike.nexus.birth_flow import bear_volatile
+from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.key_call import KeyCalls
+from spike.nexus.lite import Service, service_of, unserved
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_call import PolicyCalls
@@ -48,8 +50,11 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
     require_measures(measures, strict=setting.strict_memory)
     known_answer.run()
     async with contextlib.AsyncExitStack() as stack:
-        store = await open_store(setting.engine, setting.data_directory)
+        service, engine = service_of(setting.engine)
+        store = await open_store(engine, setting.data_directory)
         stack.push_async_callback(store.close)
+        if service is Service.LITE and (told := unserved(await store.census())):
+            _log.warning("%s", told)
         vault = await _vault(setting, store)
         stack.push_async_callback(vault.close)
         source = await X509Source.open(setting.endpoint or None, setting.source_timeout_s)
@@ -64,9 +69,10 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
+            **CipherCalls(vault, setting.cipher_limit_bytes).handlers(),
             **KeyCalls(vault, desk, restores, watch).handlers(),
         }
-        dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes)
+        dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes, service)
         server = Server(
             dispatcher.handle,
             server_context(source),

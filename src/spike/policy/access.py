@@ -5,9 +5,10 @@ Rules (wire contract, sections 2 and 7):
 * A call without a row does not exist: a test holds rows and calls equal.
 * Operator and bootstrap calls and our own are allowed by role alone, never by a policy.
 * Every other call is allowed to the superuser, or to whoever a policy gives the permission on the path.
-* Lite workloads are denied all secret and policy calls, whatever the policies say.
-* So are Keepers, Nexus and bootstrap. They are parts of SPIKE, run on other machines by other people, and
-  none of their work needs a secret; a broad pattern such as `^spiffe://spike\\.ist/.*$` must not make each
+* Lite workloads may make the cipher calls, by their role. They are denied all secret and policy calls, whatever the
+  policies say.
+* Keepers, Nexus and bootstrap are denied all of these. They are parts of SPIKE, run on other machines by other
+  people, and none of their work needs a secret; a broad pattern such as `^spiffe://spike\\.ist/.*$` must not make each
   Keeper a reader of everything.
 * Recover and restore roles have no right of their own beyond their one call; a policy may name them.
 * A denial wins over every right, should an ID have several roles.
@@ -32,7 +33,7 @@ from typing import Final, assert_never
 
 from spike.policy.compiled import Candidates, CompiledPolicies
 from spike.policy.role import Role
-from spike.policy.rule import ACL_PATH, SECRET_PATH, Permission
+from spike.policy.rule import ACL_PATH, CIPHER_PATH, SECRET_PATH, Permission
 from spike.spiffe.id import SpiffeId
 from spike.wire import call
 from spike.wire.call import AnyCall, CallName
@@ -47,10 +48,11 @@ class ByRole:
 
 @dataclass(frozen=True, slots=True)
 class OnKnownPath:
-    """Allowed to the superuser, or by a policy with this permission on this path."""
+    """Allowed to these roles, or by a policy with this permission on this path."""
 
     permission: Permission
     path: str
+    roles: frozenset[Role] = frozenset({Role.SUPERUSER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,10 @@ Rule = ByRole | OnKnownPath | OnPathOfBody | ForAnyone
 _SUPERUSER: Final = frozenset({Role.SUPERUSER})
 _RESTORE: Final = frozenset({Role.RESTORE})
 _BOOTSTRAP: Final = frozenset({Role.BOOTSTRAP})
+_CIPHER: Final = frozenset({Role.SUPERUSER, Role.LITE_WORKLOAD})
 
-# Roles that no policy can let in; the module docstring says why.
+# Roles that no policy can let in, and that have the rights of a row only if it names them; the module docstring says
+# why.
 _NEVER_BY_POLICY: Final = frozenset({Role.LITE_WORKLOAD, Role.KEEPER, Role.NEXUS, Role.BOOTSTRAP})
 
 TABLE: Final[Mapping[CallName, Rule]] = {
@@ -88,6 +92,8 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.POLICY_DELETE.name: OnKnownPath(Permission.WRITE, ACL_PATH),
     call.POLICY_GET.name: OnKnownPath(Permission.READ, ACL_PATH),
     call.POLICY_LIST.name: OnKnownPath(Permission.LIST, ACL_PATH),
+    call.CIPHER_ENCRYPT.name: OnKnownPath(Permission.EXECUTE, CIPHER_PATH, _CIPHER),
+    call.CIPHER_DECRYPT.name: OnKnownPath(Permission.EXECUTE, CIPHER_PATH, _CIPHER),
     call.BOOTSTRAP_VERIFY.name: ByRole(_BOOTSTRAP),
     call.OPERATOR_RESTORE_PASSWORD.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_FILE.name: ByRole(_RESTORE),
@@ -193,10 +199,11 @@ def _by_policy(
     roles: frozenset[Role],
     policies: CompiledPolicies,
 ) -> Grant | NeedsPath | Denied:
-    if roles & _NEVER_BY_POLICY:
+    without_policy = rule.roles if isinstance(rule, OnKnownPath) else _SUPERUSER
+    if roles & _NEVER_BY_POLICY - without_policy:
         return Denied(DenialReason.EXCLUDED_ROLE)
     candidates = None
-    if Role.SUPERUSER not in roles:
+    if not roles & without_policy:
         candidates = policies.candidates(peer, rule.permission)
         if not candidates:
             return Denied(DenialReason.NO_POLICY)

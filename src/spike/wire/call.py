@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NewType, TypeVar
 
-from spike.wire import operator, own, policy, secret
+from spike.wire import cipher, operator, own, policy, secret
 from spike.wire.message import Empty, Message
 
 CallName = NewType("CallName", str)
@@ -76,6 +76,21 @@ POLICY_LIST: Final = Call(
     CallName("policy list"), _POLICY, "list", policy.PolicyListRequest, policy.PolicyListAnswer
 )
 
+CIPHER_ENCRYPT: Final = Call(
+    CallName("cipher encrypt"),
+    "/v1/cipher/encrypt",
+    "",
+    cipher.CipherEncryptRequest,
+    cipher.CipherEncryptAnswer,
+)
+CIPHER_DECRYPT: Final = Call(
+    CallName("cipher decrypt"),
+    "/v1/cipher/decrypt",
+    "",
+    cipher.CipherDecryptRequest,
+    cipher.CipherDecryptAnswer,
+)
+
 # Go's answer to this call has a hash of the plain text. Ours is always a refusal.
 BOOTSTRAP_VERIFY: Final = Call(
     CallName("bootstrap verify"),
@@ -139,6 +154,8 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     POLICY_GET,
     POLICY_DELETE,
     POLICY_LIST,
+    CIPHER_ENCRYPT,
+    CIPHER_DECRYPT,
     BOOTSTRAP_VERIFY,
     OPERATOR_RESTORE_PASSWORD,
     OPERATOR_RESTORE_FILE,

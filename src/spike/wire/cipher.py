@@ -1,0 +1,43 @@
+"""Messages of `/v1/cipher/encrypt` and `/v1/cipher/decrypt`, in their JSON form.
+
+Both calls have a raw form as well, bytes in and bytes out, that no message describes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spike.wire.message import ConfidentialMessage, GoInt, Message
+
+RAW_CONTENT_TYPE: Final = "application/octet-stream"
+"""The Content-Type, exactly so, that asks for the raw form."""
+
+
+class CipherEncryptRequest(ConfidentialMessage, frozen=True):
+    """Encrypt; an empty `algorithm` is the only one there is."""
+
+    plaintext: bytes = b""
+    algorithm: str = ""
+
+
+class CipherEncryptAnswer(Message, frozen=True):
+    """What encrypt gave, in three parts; `nonce` has 12 bytes."""
+
+    version: GoInt
+    nonce: bytes
+    ciphertext: bytes
+
+
+class CipherDecryptRequest(Message, frozen=True):
+    """Decrypt what an encrypt answered."""
+
+    version: GoInt = 0
+    nonce: bytes = b""
+    ciphertext: bytes = b""
+    algorithm: str = ""
+
+
+class CipherDecryptAnswer(ConfidentialMessage, frozen=True):
+    """What had been encrypted."""
+
+    plaintext: bytes
