@@ -5,12 +5,14 @@ from __future__ import annotations
 import hmac
 from typing import Final
 
+from cryptography.utils import Buffer
+
 from spike.memory import KeyMemory
 
 MAC_BYTES: Final = 32
 
 
-def mac(key: KeyMemory, message: bytes) -> bytes:
+def mac(key: KeyMemory, message: Buffer) -> bytes:
     """Return the 32-byte tag of `message`. One key, one purpose: see spike.crypto.purpose.
 
     `hmac.digest` with a view is the fastest that leaves no copy of the key (measured, see
@@ -23,7 +25,7 @@ def mac(key: KeyMemory, message: bytes) -> bytes:
         return hmac.digest(view, message, "sha512")[:MAC_BYTES]
 
 
-def mac_matches(key: KeyMemory, message: bytes, tag: bytes) -> bool:
+def mac_matches(key: KeyMemory, message: Buffer, tag: bytes) -> bool:
     """Tell, in constant time, whether `tag` is the 32-byte tag of `message`. Any other size: no.
 
     Raises:
