@@ -214,6 +214,11 @@ class Keyring(_Part, frozen=True):
         return next((slot for slot in self.slots if slot.name == name), None)
 
     @property
+    def shard_slot(self) -> Slot | None:
+        """The slot that recovery shards open; there is one at most."""
+        return next((slot for slot in self.slots if slot.kind is SlotKind.SHARDS), None)
+
+    @property
     def age(self) -> tuple[int, int]:
         """What tells an older keyring of a lineage from a newer one: epoch, then revision."""
         return (self.epoch, self.revision)
@@ -298,6 +303,8 @@ def _check_consistent(keyring: Keyring) -> None:
     for slot in keyring.slots:
         keyring.auth_key(slot.id)
         _check_shards(slot)
+    if sum(slot.kind is SlotKind.SHARDS for slot in keyring.slots) > 1:
+        raise FormatError("the keyring is damaged: it has two slots of recovery shards")
     if keyring.oldest_cipher > keyring.active_key(KeyPurpose.CIPHER).number:
         raise FormatError("the keyring is damaged: it accepts nothing that its cipher key encrypts")
     if any(key.state is State.ACTIVE and key.root != active.number for key in keyring.keys):

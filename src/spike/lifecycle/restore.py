@@ -14,18 +14,19 @@ Steps, in this order; a failed one ends the restore with a name and changes noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from spike.crypto.slot import PUBLIC_KEY_BYTES, SALT_BYTES, Argon2Setting
 from spike.error import FormatError, NewerFormatError
-from spike.lifecycle import backup, keyring
+from spike.lifecycle import backup, keyring, staleness
 from spike.lifecycle.anchor import Anchor
 from spike.lifecycle.backup import KeyBackup
 from spike.lifecycle.keyring import Event, Keyring, SealedRoot, Slot, SlotKind, UnconfirmedKeyring
 from spike.lifecycle.refusal import Reason, RefusalError
+from spike.lifecycle.staleness import Objection
 from spike.memory.key_memory import KeyMemory
 
 _OTHER_COPY = "restore from another copy: spike restore --backup FILE"
@@ -108,10 +109,31 @@ def choose_slot(held: UnconfirmedKeyring, name: str) -> ChosenSlot:
             f"known slots: {known}",
         )
     _require_derivable(slot)
+    return ChosenSlot(slot, _sealed_copy(held, slot))
+
+
+def choose_shard_slot(held: UnconfirmedKeyring) -> ChosenSlot:
+    """Return the slot that recovery shards open.
+
+    Raises:
+        RefusalError: UNKNOWN_SLOT, or DAMAGED when it holds no copy of the active root key, or nothing could open it.
+    """
+    slot = held.hint.shard_slot
+    if slot is None:
+        raise RefusalError(
+            Reason.UNKNOWN_SLOT,
+            "there are no recovery shards for this store",
+            "restore it by a password: spike restore",
+        )
+    _require_public(slot)
+    return ChosenSlot(slot, _sealed_copy(held, slot))
+
+
+def _sealed_copy(held: UnconfirmedKeyring, slot: Slot) -> SealedRoot:
     active = held.hint.active_root
     for sealed in slot.roots:
         if sealed.generation == active.number and sealed.check == active.check:
-            return ChosenSlot(slot, sealed)
+            return sealed
     raise RefusalError(
         Reason.DAMAGED,
         f"slot {slot.name!r} holds no copy of root-key generation {active.number}",
@@ -126,12 +148,22 @@ def _require_derivable(slot: Slot) -> None:
         raise RefusalError(
             Reason.DAMAGED, f"slot {slot.name!r} is damaged: {error.message}", _OTHER_COPY
         ) from error
-    if (len(slot.salt), len(slot.public)) != (SALT_BYTES, PUBLIC_KEY_BYTES):
-        raise RefusalError(
-            Reason.DAMAGED,
-            f"slot {slot.name!r} is damaged: its salt or public key has an impossible size",
-            _OTHER_COPY,
-        )
+    if len(slot.salt) != SALT_BYTES:
+        raise _impossible(slot, "salt")
+    _require_public(slot)
+
+
+def _require_public(slot: Slot) -> None:
+    if len(slot.public) != PUBLIC_KEY_BYTES:
+        raise _impossible(slot, "public key")
+
+
+def _impossible(slot: Slot, what: str) -> RefusalError:
+    return RefusalError(
+        Reason.DAMAGED,
+        f"slot {slot.name!r} is damaged: its {what} has an impossible size",
+        _OTHER_COPY,
+    )
 
 
 def confirm(candidate: Candidate, root: KeyMemory) -> Keyring:
@@ -189,7 +221,10 @@ def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) ->
             "restore without it: spike restore",
         )
     if present.age < confirmed.age:
-        raise _stale(present.age, confirmed.age, "the backup")
+        message = staleness.stale_message(present.age, confirmed.age, "the backup")
+        raise RefusalError(
+            Reason.STALE_STORE, message, "put the newest copy of the store back and try again"
+        )
 
 
 def require_current(
@@ -201,55 +236,48 @@ def require_current(
         RefusalError: FOREIGN (an anchor is of another lineage) or STALE_STORE.
     """
     for seen in valid_anchors:
-        if seen.lineage != confirmed.lineage:
-            raise RefusalError(
-                Reason.FOREIGN,
-                f"an anchor names lineage {seen.lineage} of this store; this copy is of lineage {confirmed.lineage}",
-                "find out which copy of the store is the living one before going on",
-            )
-        if seen.is_beyond(confirmed.age, access_generation):
-            reached = (*confirmed.age, access_generation)
-            had = (seen.epoch, seen.revision, seen.access_generation)
-            raise _stale(reached, had, "an anchor")
+        objection = staleness.by_anchor(confirmed, access_generation, seen, "an anchor")
+        if objection is not None:
+            raise objection.refusal()
 
 
 def require_fence(confirmed: Keyring, fence: int) -> None:
     """Return if the store takes writes under the epoch that follows the keyring's.
 
-    The fence is the store's word alone: a lower one proves nothing, a higher one would only let the restore fail
-    half-way.
-
     Raises:
         RefusalError: STALE_STORE.
     """
-    if fence > confirmed.epoch:
-        raise _stale((confirmed.epoch,), (fence,), "the store itself")
+    objection = staleness.by_fence(confirmed, fence)
+    if objection is not None:
+        raise objection.refusal()
 
 
-def _stale(present: tuple[int, ...], reached: tuple[int, ...], witness: str) -> RefusalError:
-    names = ("epoch", "revision", "access generation")
-    told = ", ".join(f"{name} {value}" for name, value in zip(names, present, strict=False))
-    wanted = ", ".join(f"{name} {value}" for name, value in zip(names, reached, strict=False))
-    return RefusalError(
-        Reason.STALE_STORE,
-        f"the store is an old copy: it is at {told}, and {witness} had seen {wanted}",
-        "put the newest copy of the store back and try again",
-    )
+def recovered(
+    confirmed: Keyring,
+    at: str,
+    actor: str,
+    slot_id: str,
+    *,
+    by: str = "password",
+    accepted: Sequence[Objection] = (),
+) -> Keyring:
+    """Return the keyring after a recovery through a slot: one epoch and revision higher, the slot marked verified.
 
+    `by` is the slot's kind. `accepted` is what a person went on in spite of: epoch and revision come to stand above
+    all of it, and the event says so.
 
-def recovered(confirmed: Keyring, at: str, actor: str, slot_id: str) -> Keyring:
-    """Return the keyring after a recovery by password: one epoch and revision higher, the slot marked verified."""
-    event = Event(
-        sequence=confirmed.next_event,
-        at=at,
-        kind="restore",
-        actor=actor,
-        detail={"by": "password", "slot": slot_id},
-    )
+    Raises:
+        RefusalError: DAMAGED, there is no epoch above what was seen.
+    """
+    highest = staleness.above(confirmed, accepted)
+    detail = {"by": by, "slot": slot_id}
+    if accepted:
+        detail["accepted_older_store"] = "; ".join(each.message for each in accepted)
+    event = Event(sequence=confirmed.next_event, at=at, kind="restore", actor=actor, detail=detail)
     return msgspec.structs.replace(
         confirmed,
-        revision=confirmed.revision + 1,
-        epoch=confirmed.epoch + 1,
+        revision=highest.revision + 1,
+        epoch=highest.epoch + 1,
         replaced_at=at,
         slots=tuple(
             msgspec.structs.replace(slot, verified_at=at) if slot.id == slot_id else slot
