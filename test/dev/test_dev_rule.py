@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
 
@@ -10,9 +11,23 @@ import pytest
 from dev_kit import run_dev
 from spike.error import SettingError
 from spike.pilot.dev.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Backoff
-from spike.pilot.dev.machine import check_machine, choose_port, find_programs
+from spike.pilot.dev.keeper import (
+    COUNT,
+    THRESHOLD,
+    Tally,
+    all_looked_at,
+    holds_share,
+    may_come_back,
+    nexus_variables,
+    sites_at,
+    tally_of,
+    waits_for_share,
+)
+from spike.pilot.dev.machine import check_machine, choose_port, choose_ports, find_programs
 from spike.pilot.dev.place import DevPlace, default_directory, require_empty
-from spike.pilot.dev.report import Served, lines_of
+from spike.pilot.dev.report import CameBack, Locked, Resupplied, Served, data_of, lines_of
+from spike.pilot.dev.world import without_ours
+from spike.wire.own import StatusAnswer, StatusKeeper
 
 
 def test_pause_doubles_while_a_part_keeps_dying_and_has_a_limit() -> None:
@@ -53,7 +68,7 @@ def test_this_kind_of_machine_is_accepted() -> None:
 
 
 def test_missing_program_is_named(tmp_path: Path) -> None:
-    for name in ("spike", "spike-authority"):
+    for name in ("spike", "spike-authority", "spike-keeper"):
         (tmp_path / name).touch(mode=0o755)
     with pytest.raises(SettingError, match="spike-nexus is missing"):
         find_programs(tmp_path / "python")
@@ -103,7 +118,7 @@ def test_environment_file_survives_a_name_with_spaces(tmp_path: Path) -> None:
     place.write_environment(place.client_environment(1, tmp_path))
     line = next(
         line
-        for line in lines_of(Served(place, "https://localhost:1", "open"))
+        for line in lines_of(Served(place, "https://localhost:1", "open", Tally(3, 3, 2)))
         if line.startswith("  . ")
     )
     shown = _shell(f'{line} && printf %s "$SPIKE_PILOT_STATE_DIR|$PATH"')
@@ -122,6 +137,126 @@ def test_free_port_is_taken_as_it_is_and_a_taken_one_names_another() -> None:
     offered = int(refused.value.next_step.rpartition(" ")[2])
     assert choose_port(offered) == offered
     assert choose_port(0) > 0
+
+
+def told(state: str, keepers: str, threshold: int | None = 2) -> StatusAnswer:
+    """What Nexus says; `keepers` are their states."""
+    known = [
+        StatusKeeper(index, f"https://localhost:{index}", "", each)
+        for index, each in enumerate(keepers.split(), 1)
+    ]
+    return StatusAnswer(state == "open", state=state, keepers=known, keeper_threshold=threshold)
+
+
+@pytest.mark.parametrize(
+    ("status", "hope"),
+    [
+        (told("locked", "unknown unknown unknown"), True),
+        (told("locked", "current current unknown"), True),
+        (told("locked", "current empty unknown"), True),
+        (told("locked", "current current foreign"), True),
+        (told("locked", "current empty unreachable"), False),
+        (told("locked", "empty empty empty"), False),
+        (told("locked", "unknown empty empty"), False),
+        (told("locked", "foreign foreign current"), False),
+        (told("locked", "suspect suspect old"), False),
+        (told("locked", "", None), False),
+        (told("open", "current current current"), False),
+        (told("uninitialized", "unknown unknown unknown"), False),
+    ],
+)
+def test_keepers_are_waited_for_while_enough_of_them_may_hold_a_share(
+    status: StatusAnswer, hope: bool
+) -> None:
+    assert may_come_back(status) is hope
+
+
+@pytest.mark.parametrize(
+    ("status", "waits", "holds"),
+    [
+        (told("open", "empty current current"), True, False),
+        (told("open", "unreachable current current"), True, False),
+        (told("open", "unknown current current"), True, False),
+        (told("open", "current current current"), False, True),
+        (told("open", "suspect current current"), False, False),
+        (told("open", "foreign current current"), False, False),
+        (told("locked", "empty current current"), True, False),
+        (told("locked", "empty current unreachable"), False, False),
+    ],
+)
+def test_keeper_is_waited_for_while_its_share_is_on_its_way(
+    status: StatusAnswer, waits: bool, holds: bool
+) -> None:
+    assert waits_for_share(status, 1) is waits
+    assert holds_share(status, 1) is holds
+    assert not waits_for_share(status, 4)
+
+
+def test_nexus_is_asked_again_until_it_has_looked_at_each_keeper() -> None:
+    assert not all_looked_at(told("open", "current unknown current"))
+    assert all_looked_at(told("open", "current unreachable suspect"))
+    assert tally_of(told("open", "current unreachable current")) == Tally(2, 3, 2)
+
+
+def test_each_keeper_has_an_identity_of_its_own_that_nexus_is_told_to_insist_on() -> None:
+    sites = sites_at((1001, 1002, 1003))
+    variables = nexus_variables(sites)
+    assert variables["SPIKE_NEXUS_KEEPER_PEERS"].split(",") == [
+        f"https://127.0.0.1:{1000 + n}#spiffe://spike.ist/spike/keeper/{n}" for n in (1, 2, 3)
+    ]
+    assert variables["SPIKE_NEXUS_SHAMIR_SHARES"] == str(COUNT) == "3"
+    assert variables["SPIKE_NEXUS_SHAMIR_THRESHOLD"] == str(THRESHOLD) == "2"
+
+
+def test_keepers_listen_where_they_did_before_unless_somebody_else_does(tmp_path: Path) -> None:
+    place = DevPlace(tmp_path / "dev")
+    place.prepare()
+    assert place.keeper_ports() == ()
+    first = choose_ports(place.keeper_ports(), 3, 8553)
+    assert len({*first, 8553}) == 4
+    place.keep_keeper_ports(first)
+    assert choose_ports(place.keeper_ports(), 3, 8553) == first
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first[1]))
+        taken.listen()
+        now = choose_ports(place.keeper_ports(), 3, first[2])
+    assert now[0] == first[0]
+    assert len({*now, first[1], first[2]}) == 5
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "0", "-1", "99999", "1" * 5000, "\xff"])
+def test_what_is_no_list_of_ports_is_as_if_there_were_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "keeper-port").write_text(content, encoding="latin-1")
+    assert DevPlace(tmp_path).keeper_ports() == ()
+
+
+def test_what_another_spike_was_told_is_left_out_and_the_rest_is_kept() -> None:
+    kept = {"HOME": "/h", "SPIKE_NEXUS_KEEPER_UPDATE_INTERVAL": "1s", "SPIKE_MEMORY_STRICT": "true"}
+    others = (
+        "SPIKE_NEXUS_KEEPER_PEERS",
+        "SPIKE_NEXUS_SHAMIR_SHARES",
+        "SPIKE_NEXUS_SHAMIR_THRESHOLD",
+        "SPIKE_KEEPER_TLS_PORT",
+        "SPIKE_TRUST_ROOT_KEEPER",
+        "SPIKE_NEXUS_DATA_DIR",
+    )
+    assert without_ours({**kept, **dict.fromkeys(others, "x")}) == kept
+
+
+def test_report_says_who_holds_shares_and_what_they_are_good_for(tmp_path: Path) -> None:
+    place = DevPlace(tmp_path)
+    served = Served(place, "https://localhost:1", "open", Tally(3, 3, 2))
+    assert "  Keepers  3 hold shares of the root key; any 2 bring it back" in lines_of(served)
+    assert data_of(served)["keepers"] == {"current": 3, "total": 3, "threshold": 2}
+    fewer = Served(place, "https://localhost:1", "locked", Tally(1, 3, 2))
+    assert "  Keepers  1 of 3 hold a share; it takes 2" in lines_of(fewer)
+    locked = Locked(place, "it waits for two shares")
+    assert "From the Keepers: it waits for two shares." in lines_of(locked)
+    assert data_of(locked)["recovery"] == "it waits for two shares"
+    assert not [line for line in lines_of(Locked(place, "")) if "Keepers" in line]
+    assert data_of(CameBack()) == {"event": "came-back"}
+    assert re.search("by itself", "".join(lines_of(CameBack())))
+    assert data_of(Resupplied("Keeper 2")) == {"event": "resupplied", "name": "Keeper 2"}
 
 
 def test_taken_port_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:

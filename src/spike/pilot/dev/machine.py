@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from spike.error import SettingError
 HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 8553
 
-_PROGRAMS: Final = ("spike", "spike-authority", "spike-nexus")
+_PROGRAMS: Final = ("spike", "spike-authority", "spike-keeper", "spike-nexus")
 _OLDEST: Final = (3, 11)
 _PORTS_TRIED: Final = 100
 
@@ -90,6 +91,17 @@ def choose_port(wanted: int) -> int:
     raise SettingError(
         f"port {wanted} is taken, or not for this user", f"choose another: spike dev --port {offer}"
     )
+
+
+def choose_ports(kept: Sequence[int], count: int, but: int) -> tuple[int, ...]:
+    """Return different free ports, none of them `but`: the kept ones, and another where one is taken."""
+    chosen: list[int] = []
+    for place in range(count):
+        port = kept[place] if place < len(kept) else 0
+        while port in (0, but, *chosen) or not _is_free(port):
+            port = _any_free()
+        chosen.append(port)
+    return tuple(chosen)
 
 
 def _is_free(port: int) -> bool:

@@ -1,4 +1,7 @@
-"""What is due each time Nexus is reachable: a root key for a new store, the password for a locked one."""
+"""What is due each time Nexus is reachable: a root key for a new store; for a locked one the Keepers, or the password.
+
+How long the Keepers are waited for is decided by what Nexus says of them, never by a time.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import contextlib
 import os
 import sys
 import termios
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,23 +19,36 @@ from spike.client.nexus import NexusClient, PasswordFor
 from spike.error import NotReadyError, SettingError, SpikeError
 from spike.lifecycle import password as passwords
 from spike.pilot import prompt
+from spike.pilot.dev.keeper import (
+    KeeperSite,
+    all_looked_at,
+    holds_share,
+    may_come_back,
+    tally_of,
+    waits_for_share,
+)
 from spike.pilot.dev.machine import Programs
 from spike.pilot.dev.part import ended, start_as, stopped
 from spike.pilot.dev.place import DevPlace
 from spike.pilot.dev.report import (
     RESTORE_ROLE,
+    CameBack,
     Failed,
     LeftLocked,
     Locked,
     Report,
+    Resupplied,
     Served,
     Unlocked,
 )
 from spike.pilot.failure import Exit
 from spike.pilot.session import Session
+from spike.wire.own import StatusAnswer
 
 SLOT: Final = "admin"
 _LOOK_AGAIN_S: Final = 0.1
+# Where nobody waits for the outcome.
+_SELDOM_S: Final = 0.5
 _PATIENCE: Final = "5s"
 _DIALOGUE_STOP_S: Final = 2.0
 
@@ -49,37 +65,84 @@ class Opening:
 
     async def reachable(self) -> None:
         """Return once Nexus answers."""
-        while True:
-            try:
-                await asyncio.to_thread(self._state)
-            except SpikeError:
-                await asyncio.sleep(_LOOK_AGAIN_S)
-            else:
-                return
+        await self._look_until(lambda _: True)
 
     async def open(self) -> None:
         """Do what is due. What does not work is told; the parts go on."""
         try:
-            state = await asyncio.to_thread(self._state)
-            if state == "uninitialized":
+            status = await asyncio.to_thread(self._status)
+            if status.state == "uninitialized":
                 await asyncio.to_thread(self._initialize)
-            if state == "locked":
-                self.report.tell(Locked(self.place))
-                await self._unlock()
-            state = await asyncio.to_thread(self._state)
+            if status.state == "locked":
+                await self._bring_back()
+            status = await self._look_until(
+                lambda found: found.state != "open" or all_looked_at(found)
+            )
         except SpikeError as error:
             self.report.tell(Failed(error.message, error.next_step))
             return
         url = self.environment["SPIKE_NEXUS_API_URL"]
-        self.report.tell(Served(self.place, url, state))
+        self.report.tell(Served(self.place, url, status.state or "", tally_of(status)))
 
-    def _state(self) -> str:
+    async def resupplied(self, site: KeeperSite) -> None:
+        """Wait until a Keeper that was started again holds its share again, and tell it.
+
+        Returns without a word when it will not be given one: while the store stays locked, or when
+        Nexus finds something wrong with it.
+        """
+        status = await self._look_until(
+            lambda found: not waits_for_share(found, site.index), _SELDOM_S
+        )
+        if holds_share(status, site.index):
+            self.report.tell(Resupplied(site.name))
+
+    def _status(self) -> StatusAnswer:
         patient = {**self.environment, "SPIKE_SPIFFE_SOURCE_TIMEOUT": _PATIENCE}
         with NexusClient.for_one_command(patient) as nexus:
             status = nexus.get_status()
         if status.state is None:
             raise NotReadyError("Nexus does not take this process for the superuser")
-        return status.state
+        return status
+
+    async def _look_until(
+        self, enough: Callable[[StatusAnswer], bool], pause_s: float = _LOOK_AGAIN_S
+    ) -> StatusAnswer:
+        """Look at Nexus again and again until what it says is enough; return that."""
+        while True:
+            try:
+                status = await asyncio.to_thread(self._status)
+            except SpikeError:
+                pass  # away at present, or its identity or ours is
+            else:
+                if enough(status):
+                    return status
+            await asyncio.sleep(pause_s)
+
+    async def _bring_back(self) -> None:
+        """Wait for the Keepers for as long as they may bring the key back, then ask for the password."""
+        status = await self._look_until(lambda found: not may_come_back(found))
+        if status.state == "open":
+            self.report.tell(CameBack())
+            return
+        self.report.tell(Locked(self.place, status.recovery or ""))
+        if not has_terminal():
+            self.report.tell(LeftLocked(self.place, "there is no terminal to ask on"))
+            return
+        asking = asyncio.create_task(self._unlock())
+        # A restart of Keepers, or somebody at another terminal, may be quicker.
+        opened = asyncio.create_task(self._look_until(_is_open, _SELDOM_S))
+        try:
+            await asyncio.wait((asking, opened), return_when=asyncio.FIRST_COMPLETED)
+            # The answer given here opens it too, a moment before the dialogue has said so.
+            await asyncio.wait((asking,), timeout=_DIALOGUE_STOP_S)
+            if asking.done():
+                asking.result()
+            else:
+                self.report.tell(Unlocked())
+        finally:
+            for task in (asking, opened):
+                task.cancel()
+            await asyncio.gather(asking, opened, return_exceptions=True)
 
     def _initialize(self) -> None:
         password = passwords.generate()
@@ -94,9 +157,6 @@ class Opening:
 
     async def _unlock(self) -> None:
         """Ask for the password until it is right, or until asking has no sense."""
-        if not has_terminal():
-            self.report.tell(LeftLocked(self.place, "there is no terminal to ask on"))
-            return
         while True:
             code = await self._ask()
             if code == Exit.SUCCESS:
@@ -119,6 +179,10 @@ class Opening:
             finally:
                 if process.returncode is None:  # cancelled: Nexus died, or everything is to stop
                     await stopped(process, _DIALOGUE_STOP_S)
+
+
+def _is_open(status: StatusAnswer) -> bool:
+    return status.state == "open"
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
     backup/  the key backup         run/    sockets
     log/     one file for each part authority/  entries and foreign bundles
     env      to be sourced by a second terminal
+    keeper-port  where the Keepers listen, a line for each
 
 Only `spike dev` writes here, and it holds a lock on the directory for as long as it runs.
 """
@@ -16,7 +17,7 @@ import os
 import shlex
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,8 @@ _PRIVATE: Final = 0o700
 # The longest name below the directory that a socket is bound to.
 _LONGEST_SOCKET: Final = "run/workload.sock"
 _PROCESS_FILE: Final = "run/pid"
+_PORT_DIGITS: Final = 5
+_LAST_PORT: Final = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,23 @@ class DevPlace:
     def authority(self) -> Path:
         """Authority's entries and bundles."""
         return self.directory / "authority"
+
+    def keeper_ports(self) -> tuple[int, ...]:
+        """Return where the Keepers listened at the last start; nothing if that is not known."""
+        try:
+            lines = self._keeper_port_file.read_text(encoding="ascii").split()
+        except (OSError, UnicodeDecodeError):
+            return ()
+        ports = tuple(int(line) for line in lines if line.isdigit() and len(line) <= _PORT_DIGITS)
+        return ports if all(0 < port <= _LAST_PORT for port in ports) else ()
+
+    def keep_keeper_ports(self, ports: Sequence[int]) -> None:
+        """Keep where the Keepers listen, for the next start."""
+        _write_private(self._keeper_port_file, "".join(f"{port}\n" for port in ports))
+
+    @property
+    def _keeper_port_file(self) -> Path:
+        return self.directory / "keeper-port"
 
     def client_environment(self, port: int, binaries: Path) -> dict[str, str]:
         """Return the variables a command needs to speak with the parts of this place."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from spike.pilot.dev.keeper import Tally
 from spike.pilot.dev.place import DevPlace
 from spike.pilot.dev.supervisor import Death
 
@@ -24,13 +25,18 @@ class Served:
     place: DevPlace
     url: str
     state: str
+    keepers: Tally
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """The store has a root key and the memory that held it is gone."""
+    """The store has a root key, the memory that held it is gone, and the Keepers do not bring it back.
+
+    `recovery` is what Nexus says it waits for.
+    """
 
     place: DevPlace
+    recovery: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,18 @@ class LeftLocked:
 @dataclass(frozen=True, slots=True)
 class Unlocked:
     """The root key is back."""
+
+
+@dataclass(frozen=True, slots=True)
+class CameBack:
+    """The root key came back from the Keepers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resupplied:
+    """A Keeper that was started again has been given its share."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +84,18 @@ class Stopped:
     left: Path | None
 
 
-Event = Served | Locked | LeftLocked | Unlocked | Failed | Death | Stopping | Stopped
+Event = (
+    Served
+    | Locked
+    | LeftLocked
+    | Unlocked
+    | CameBack
+    | Resupplied
+    | Failed
+    | Death
+    | Stopping
+    | Stopped
+)
 
 
 class Report(Protocol):
@@ -128,14 +157,15 @@ def _write_around(before: bytes, password: bytearray, after: bytes) -> None:
 def lines_of(event: Event) -> list[str]:
     """Return an event in words."""
     match event:
-        case Served(place, url, state):
+        case Served(place, url, state, keepers):
             return [
                 "",
                 f"SPIKE runs on this machine; the store is {state}.",
-                f"  Nexus   {url}",
-                f"  Store   {place.store}",
-                f"  Backup  {place.backup}",
-                f"  Logs    {place.log}",
+                f"  Nexus    {url}",
+                f"  Keepers  {_shares(keepers)}",
+                f"  Store    {place.store}",
+                f"  Backup   {place.backup}",
+                f"  Logs     {place.log}",
                 "",
                 "In a second terminal, paste:",
                 f"  {source_line(place)}",
@@ -143,17 +173,22 @@ def lines_of(event: Event) -> list[str]:
                 "",
                 "Ctrl-C stops everything.",
             ]
-        case Locked():
+        case Locked(_, recovery):
             return [
                 "",
                 "The store is locked: its root key was in memory only, and that memory is gone.",
+                *([f"From the Keepers: {recovery}."] if recovery else []),
                 "The password brings it back.",
             ]
         case LeftLocked(place, why):
             how = f"{source_line(place)} && {RESTORE}"
             return [f"The store stays locked: {why}. From another terminal: {how}"]
         case Unlocked():
-            return ["The store is open."]
+            return ["", "The store is open."]
+        case CameBack():
+            return ["", "The store is open: its root key came back from the Keepers by itself."]
+        case Resupplied(name):
+            return [f"{name} has its share again."]
         case Failed(message, next_step):
             return [f"Error: {message}.", *([f"Next: {next_step}."] if next_step else [])]
         case Death(name, pause_s=pause_s, last_words=words):
@@ -174,15 +209,20 @@ def data_of(event: Event) -> dict[str, object]:
     name = type(event).__name__
     spelled = "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
     match event:
-        case Served(place, url, state):
-            fields: dict[str, object] = {"state": state, "url": url, **_paths(place)}
-        case Locked(place):
-            fields = _paths(place)
+        case Served(place, url, state, keepers):
+            fields: dict[str, object] = {
+                "state": state,
+                "url": url,
+                "keepers": asdict(keepers),
+                **_paths(place),
+            }
+        case Locked(place, recovery):
+            fields = {"recovery": recovery, **_paths(place)}
         case LeftLocked(place, why):
             fields = {"why": why, "restore": f"{source_line(place)} && {RESTORE}"}
         case Stopped(left):
             fields = {"left": None if left is None else str(left)}
-        case Death() | Failed() | Unlocked() | Stopping():
+        case Death() | Failed() | Unlocked() | CameBack() | Resupplied() | Stopping():
             fields = asdict(event)
     return {"event": spelled, **fields}
 
@@ -190,6 +230,15 @@ def data_of(event: Event) -> dict[str, object]:
 def source_line(place: DevPlace) -> str:
     """Return the line to paste in a second terminal."""
     return f". {shlex.quote(str(place.environment_file))}"
+
+
+def _shares(keepers: Tally) -> str:
+    many = keepers.threshold
+    if many == 0:
+        return "Nexus does not know yet what they hold"
+    if keepers.current == keepers.total:
+        return f"{keepers.total} hold shares of the root key; any {many} bring it back"
+    return f"{keepers.current} of {keepers.total} hold a share; it takes {many}"
 
 
 def _paths(place: DevPlace) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -17,9 +18,15 @@ from typing import Final
 from spike.client.control import ControlClient, Status, StatusRequest
 from spike.client.launch import Launcher
 from spike.error import SpikeError
-from spike.pilot.dev.machine import HOST, Programs, check_this_machine, choose_port, find_programs
+from spike.pilot.dev.keeper import COUNT, KeeperSite, sites_at
+from spike.pilot.dev.machine import (
+    HOST,
+    check_this_machine,
+    choose_port,
+    choose_ports,
+    find_programs,
+)
 from spike.pilot.dev.opening import Opening
-from spike.pilot.dev.part import Part, start_as, start_tethered
 from spike.pilot.dev.place import (
     DevPlace,
     default_directory,
@@ -28,14 +35,10 @@ from spike.pilot.dev.place import (
 )
 from spike.pilot.dev.report import Report, Stopped, Stopping
 from spike.pilot.dev.supervisor import Supervised, Supervisor
-
-NEXUS_ID: Final = "spiffe://spike.ist/spike/nexus"
+from spike.pilot.dev.world import World, without_ours
 
 _STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK_AGAIN_S: Final = 0.05
-# Nexus gives answers in progress 10 s (SPIKE_NEXUS_DRAIN_TIMEOUT) before it ends.
-_NEXUS_STOP_S: Final = 15.0
-_AUTHORITY_STOP_S: Final = 5.0
 
 
 class Store(StrEnum):
@@ -73,11 +76,13 @@ def run_dev(setting: DevSetting, environment: Mapping[str, str], report: Report)
         with place.claimed():
             port = choose_port(setting.port)
             outer = environment.get("PATH", os.defpath)
+            keepers = sites_at(choose_ports(place.keeper_ports(), COUNT, port))
+            place.keep_keeper_ports([site.port for site in keepers])
             own = place.client_environment(port, programs.directory)
             place.write_environment(own)
-            inherited = _without_ours(environment)
+            inherited = without_ours(environment)
             variables = {**inherited, **own, "PATH": f"{own['PATH']}:{outer}"}
-            world = _World(place, programs, variables, setting, port)
+            world = World(place, programs, variables, setting.svid_lifetime, port, keepers)
             asyncio.run(_serve(world, report))
     report.tell(Stopped(None if setting.store is Store.EPHEMERAL else directory))
 
@@ -110,70 +115,7 @@ def _delete(directory: Path) -> None:
         shutil.rmtree(directory)
 
 
-def _without_ours(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without what says where SPIKE's parts and stores are, and whom to trust.
-
-    Those of another SPIKE must not reach the parts started here.
-    """
-    foreign = (
-        "SPIFFE_ENDPOINT_SOCKET",
-        "SPIKE_TRUST_ROOT",
-        "SPIKE_AUTHORITY",
-        "SPIKE_NEXUS_API_URL",
-        "SPIKE_NEXUS_BACKEND_STORE",
-        "SPIKE_NEXUS_BACKUP_DIR",
-        "SPIKE_NEXUS_DATA_DIR",
-        "SPIKE_NEXUS_TLS_PORT",
-        "SPIKE_PILOT_STATE_DIR",
-    )
-    return {name: value for name, value in environment.items() if not name.startswith(foreign)}
-
-
-@dataclass(frozen=True, slots=True)
-class _World:
-    """All that the parts are made from."""
-
-    place: DevPlace
-    programs: Programs
-    variables: Mapping[str, str]
-    setting: DevSetting
-    port: int
-
-    def authority(self) -> Part:
-        """Return the Workload API server."""
-        return Part(
-            "Authority",
-            (
-                *(self.programs.path("spike-authority"), "serve"),
-                *("--socket", str(self.place.workload_socket)),
-                *("--control", str(self.place.control_socket)),
-                *("--data", str(self.place.authority)),
-                *("--svid-lifetime", self.setting.svid_lifetime),
-            ),
-            self.variables,
-            self.place.log / "authority.log",
-            _AUTHORITY_STOP_S,
-            start_tethered,
-        )
-
-    def nexus(self, launcher: Launcher) -> Part:
-        """Return the store, under its identity."""
-        variables = {
-            "SPIKE_NEXUS_TLS_PORT": f"{HOST}:{self.port}",
-            "SPIKE_NEXUS_DATA_DIR": str(self.place.store),
-            "SPIKE_NEXUS_BACKUP_DIR": str(self.place.backup),
-        }
-        return Part(
-            "Nexus",
-            (self.programs.path("spike-nexus"),),
-            {**self.variables, **variables},
-            self.place.log / "nexus.log",
-            _NEXUS_STOP_S,
-            start_as(launcher, NEXUS_ID),
-        )
-
-
-async def _serve(world: _World, report: Report) -> None:
+async def _serve(world: World, report: Report) -> None:
     """Run the parts until a signal to stop comes.
 
     Raises:
@@ -198,15 +140,27 @@ async def _serve(world: _World, report: Report) -> None:
         launcher.close()
 
 
-async def _run(world: _World, supervisor: Supervisor, launcher: Launcher, report: Report) -> None:
+async def _run(world: World, supervisor: Supervisor, launcher: Launcher, report: Report) -> None:
     """Start the parts and keep them. Ends only by cancellation or an error."""
     opening = Opening(world.place, world.variables, world.programs, launcher, report)
-    parts = (
-        Supervised(world.authority(), lambda: _authority_answers(world.place), _nothing),
-        Supervised(world.nexus(launcher), opening.reachable, opening.open),
+    await supervisor.start(
+        Supervised(world.authority(), lambda: _authority_answers(world.place), _nothing)
     )
-    await supervisor.start(parts)
+    # A Nexus that finds the Keepers there has no reason to wait before it looks again.
+    await supervisor.start(*(_keeper(world, site, launcher, opening) for site in world.keepers))
+    await supervisor.start(Supervised(world.nexus(launcher), opening.reachable, opening.open))
     await supervisor.failed()
+
+
+def _keeper(world: World, site: KeeperSite, launcher: Launcher, opening: Opening) -> Supervised:
+    starts = itertools.count()
+
+    async def served() -> None:
+        # With the first start comes init, or a store whose Keepers are all empty: `opening` tells that.
+        if next(starts) > 0:
+            await opening.resupplied(site)
+
+    return Supervised(world.keeper(site, launcher), lambda: _listens(site.port), served)
 
 
 def _stop_event(supervisor: Supervisor) -> asyncio.Event:
@@ -237,6 +191,20 @@ async def _authority_answers(place: DevPlace) -> None:
         except SpikeError:
             await asyncio.sleep(_LOOK_AGAIN_S)
         else:
+            return
+
+
+async def _listens(port: int) -> None:
+    """Return once a port of this machine takes connections."""
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(HOST, port)
+        except OSError:
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        else:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
             return
 
 

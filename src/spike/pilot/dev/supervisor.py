@@ -1,11 +1,11 @@
-"""Keeps the parts running: starts them in order, starts again what dies, stops them in reverse."""
+"""Keeps the parts running: starts them in steps, starts again what dies, stops them in reverse."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,14 +55,20 @@ class Supervisor:
         self._kept: list[tuple[Supervised, asyncio.Task[None]]] = []
         self._running: dict[str, RunningPart] = {}
 
-    async def start(self, supervised: Sequence[Supervised]) -> None:
-        """Start the parts one after the other, each once the one before it is ready.
+    async def start(self, *together: Supervised) -> None:
+        """Start parts at the same time and return once all are ready; they are kept from then on.
 
         Raises:
             SettingError: a part died before it was ready; its last words are in the message.
         """
-        for each in supervised:
-            await self._first_start(each)
+        starts = [asyncio.create_task(self._first_start(each)) for each in together]
+        try:
+            await asyncio.gather(*starts)
+        finally:
+            for start in starts:
+                start.cancel()
+            await asyncio.gather(*starts, return_exceptions=True)
+        for each in together:
             task = asyncio.create_task(self._keep(each), name=each.part.name)
             self._kept.append((each, task))
 

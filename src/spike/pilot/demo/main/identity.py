@@ -11,7 +11,7 @@ from spike.pilot.demo.knock import Answered, Visitor, knock, knock_again, look
 from spike.pilot.demo.load import Load
 from spike.pilot.demo.main.world import PATH, MainWorld, reading
 from spike.pilot.demo.stage import is_there, wait_until
-from spike.pilot.dev.run import NEXUS_ID
+from spike.pilot.dev.world import NEXUS_ID
 from spike.spiffe.workload_source import fetch_material
 
 _TIMEOUT_S = 10.0

@@ -1,0 +1,102 @@
+"""The Keepers of one `spike dev`: how many, who they are, where they listen. And what they can do for Nexus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from spike.pilot.dev.machine import HOST
+from spike.wire.own import StatusAnswer
+
+COUNT: Final = 3
+THRESHOLD: Final = 2
+KEEPER_ID: Final = "spiffe://spike.ist/spike/keeper"
+
+CURRENT: Final = "current"
+# Nexus has not looked yet, or has looked and found a share: nothing that keeps the key away is known.
+_HOPEFUL: Final = frozenset({CURRENT, "unknown"})
+# A share is on its way to a Keeper in one of these states, or will be once it answers.
+_WAITING: Final = frozenset({"unknown", "empty", "unreachable"})
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperSite:
+    """One Keeper: its share's index, and its port on this machine."""
+
+    index: int
+    port: int
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return f"Keeper {self.index}"
+
+    @property
+    def spiffe_id(self) -> str:
+        """Its identity, which no other process has."""
+        return f"{KEEPER_ID}/{self.index}"
+
+    @property
+    def peer(self) -> str:
+        """What Nexus is told: where it listens, and who must answer there."""
+        return f"https://{HOST}:{self.port}#{self.spiffe_id}"
+
+
+def sites_at(ports: Iterable[int]) -> tuple[KeeperSite, ...]:
+    """Return the Keepers that listen on these ports, in the order of their indexes."""
+    return tuple(KeeperSite(index, port) for index, port in enumerate(ports, 1))
+
+
+def nexus_variables(sites: Sequence[KeeperSite]) -> dict[str, str]:
+    """Return what Nexus is told of its Keepers."""
+    return {
+        "SPIKE_NEXUS_KEEPER_PEERS": ",".join(site.peer for site in sites),
+        "SPIKE_NEXUS_SHAMIR_SHARES": str(len(sites)),
+        "SPIKE_NEXUS_SHAMIR_THRESHOLD": str(THRESHOLD),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many Keepers hold their shares, how many there are, how many it takes."""
+
+    current: int
+    total: int
+    threshold: int
+
+
+def tally_of(status: StatusAnswer) -> Tally:
+    """Return what Nexus knows of its Keepers."""
+    states = [keeper.state for keeper in status.keepers or ()]
+    return Tally(states.count(CURRENT), len(states), status.keeper_threshold or 0)
+
+
+def may_come_back(status: StatusAnswer) -> bool:
+    """Tell whether a locked Nexus may have its key back from the Keepers at any moment.
+
+    It may while so many Keepers are not known to hold nothing that their shares would be enough.
+    """
+    if status.state != "locked" or not status.keeper_threshold:
+        return False
+    hopeful = sum(keeper.state in _HOPEFUL for keeper in status.keepers or ())
+    return hopeful >= status.keeper_threshold
+
+
+def all_looked_at(status: StatusAnswer) -> bool:
+    """Tell whether Nexus has looked at each of its Keepers since it is open."""
+    return all(keeper.state != "unknown" for keeper in status.keepers or ())
+
+
+def waits_for_share(status: StatusAnswer, index: int) -> bool:
+    """Tell whether a Keeper has to be given its share and will be, by a Nexus that has or gets the key."""
+    if status.state != "open" and not may_come_back(status):
+        return False
+    return any(
+        keeper.index == index and keeper.state in _WAITING for keeper in status.keepers or ()
+    )
+
+
+def holds_share(status: StatusAnswer, index: int) -> bool:
+    """Tell whether a Keeper has proven that it holds its share."""
+    return any(keeper.index == index and keeper.state == CURRENT for keeper in status.keepers or ())
