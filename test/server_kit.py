@@ -112,11 +112,7 @@ class Site:
         return foreign_context(issued or self.ca.svid(spiffe_id), self.ca)
 
     async def connect(self, context: ssl.SSLContext | None = None) -> Client:
-        async with asyncio.timeout(PATIENCE_S):
-            made = await asyncio.open_connection(
-                "127.0.0.1", self.server.port, ssl=context or self.context()
-            )
-        self.clients.append(Client(*made))
+        self.clients.append(await connect(self.server.port, context or self.context()))
         return self.clients[-1]
 
     @asynccontextmanager
@@ -125,7 +121,7 @@ class Site:
         try:
             yield client
         finally:
-            await _hang_up(client)
+            await hang_up(client)
 
     @contextmanager
     def raw(self) -> Iterator[socket.socket]:
@@ -140,7 +136,14 @@ class Site:
             return (await client.ask("/alive", b"{}")).status == 200
 
 
-async def _hang_up(client: Client) -> None:
+async def connect(port: int, context: ssl.SSLContext) -> Client:
+    """Connect to whoever listens on loopback."""
+    async with asyncio.timeout(PATIENCE_S):
+        return Client(*await asyncio.open_connection("127.0.0.1", port, ssl=context))
+
+
+async def hang_up(client: Client) -> None:
+    """Close at once."""
     client.writer.transport.abort()
     with suppress(ConnectionError, ssl.SSLError):
         await client.writer.wait_closed()
@@ -167,7 +170,7 @@ async def running(
         yield site
     finally:
         for client in site.clients:
-            await _hang_up(client)
+            await hang_up(client)
         await server.drain(PATIENCE_S)
 
 

@@ -15,7 +15,7 @@ from spike.error import (
     SpikeError,
 )
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.wire.call import Call
+from spike.wire.call import CIPHER_DECRYPT, CIPHER_ENCRYPT, AnyCall, Call
 from spike.wire.go_json import decode_answer_untrusted
 from spike.wire.message import Message
 
@@ -23,6 +23,14 @@ A = TypeVar("A", bound=Message)
 Q = TypeVar("Q", bound=Message)
 
 REFUSED_PREFIX: Final = "refused_"
+_USUAL_ADVICE: Final = "check names, paths, patterns and sizes; the server's log has the detail"
+_ADVICE: Final = {
+    CIPHER_ENCRYPT.name: "encrypt less at once: Nexus has a limit, 64 KiB unless its settings say otherwise",
+    CIPHER_DECRYPT.name: (
+        "give exactly what encrypt gave, to the Nexus of the same store; it may also be too old: the server's log "
+        "has the detail"
+    ),
+}
 
 
 class Fault(Message, frozen=True):
@@ -41,7 +49,7 @@ def result_of(call: Call[Q, A], reply: Reply, subject: str) -> A:
         DeniedError, NotFoundError, NotReadyError, InputError, RefusalError: as the server answered.
     """
     if reply.status != 200:
-        raise error_of(reply, subject)
+        raise error_of(reply, subject, _ADVICE.get(call.name, _USUAL_ADVICE))
     try:
         return decode_answer_untrusted(call.answer, reply.body, ANSWER_LIMIT_BYTES)
     except FormatError as error:
@@ -50,8 +58,18 @@ def result_of(call: Call[Q, A], reply: Reply, subject: str) -> A:
         ) from error
 
 
-def error_of(reply: Reply, subject: str) -> SpikeError:
-    """Return the error an answer other than 200 stands for."""
+def raw_of(call: AnyCall, reply: Reply, subject: str) -> bytes:
+    """Return the bytes that a call in its raw form gave.
+
+    Raises what `result_of` does, but for an answer that cannot be read: any bytes are one.
+    """
+    if reply.status != 200:
+        raise error_of(reply, subject, _ADVICE.get(call.name, _USUAL_ADVICE))
+    return reply.body
+
+
+def error_of(reply: Reply, subject: str, advice: str = _USUAL_ADVICE) -> SpikeError:
+    """Return the error an answer other than 200 stands for; `advice` is what to do about a refused request."""
     fault = _fault_untrusted(reply)
     refusal = _refusal(fault, subject)
     if refusal is not None:
@@ -60,7 +78,7 @@ def error_of(reply: Reply, subject: str) -> SpikeError:
         case 400 | 413:
             return InputError(
                 f"{subject} failed: the server refuses the request",
-                "check names, paths, patterns and sizes; the server's log has the detail",
+                advice,
             )
         case 401:
             return DeniedError(

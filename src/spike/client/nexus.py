@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
-from spike.client.answer import result_of
+from spike.client.answer import raw_of, result_of
 from spike.client.password import seal_password
-from spike.client.pool import Pool, Reply
+from spike.client.pool import JSON_CONTENT_TYPE, Body, Pool, Reply
 from spike.client.setting import ClientSetting
 from spike.spiffe.background_source import BackgroundSource
 from spike.spiffe.source import HeldSource
 from spike.spiffe.workload_source import fetch_material
 from spike.wire import call as calls
 from spike.wire.call import Call
+from spike.wire.cipher import (
+    RAW_CONTENT_TYPE,
+    CipherDecryptRequest,
+    CipherEncryptAnswer,
+    CipherEncryptRequest,
+)
 from spike.wire.go_json import encode
 from spike.wire.message import Empty, Message
 from spike.wire.own import (
@@ -56,7 +62,15 @@ Q = TypeVar("Q", bound=Message)
 class Exchange(Protocol):
     """What carries requests: `spike.client.pool.Pool`."""
 
-    def exchange(self, target: str, body: bytes, *, repeatable: bool, timeout_s: float) -> Reply:
+    def exchange(
+        self,
+        target: str,
+        body: Body,
+        *,
+        repeatable: bool,
+        timeout_s: float,
+        content_type: str = JSON_CONTENT_TYPE,
+    ) -> Reply:
         """POST `body` to `target` and return the answer."""
 
     def close(self) -> None:
@@ -232,6 +246,46 @@ class NexusClient:
         request = PolicyListRequest(spiffeid_pattern, path_pattern)
         answer = self._read(calls.POLICY_LIST, request, "list policies")
         return [item.name for item in answer.policies]
+
+    # Encryption as a service
+
+    def encrypt(self, plaintext: Body) -> bytes:
+        """Return `plaintext` encrypted: one piece of bytes for `decrypt`. Nexus keeps nothing of it.
+
+        Raises:
+            InputError: it is larger than Nexus encrypts at once.
+        """
+        return self._raw(calls.CIPHER_ENCRYPT, plaintext, "encrypt")
+
+    def decrypt(self, blob: Body) -> bytes:
+        """Return what had been encrypted.
+
+        Raises:
+            InputError: these are not, or are no longer, bytes that this Nexus decrypts; it does not say why.
+        """
+        return self._raw(calls.CIPHER_DECRYPT, blob, "decrypt")
+
+    def encrypt_json(self, plaintext: bytes, algorithm: str = "") -> CipherEncryptAnswer:
+        """Encrypt like `encrypt`, in the JSON form: what it gave, in three parts."""
+        request = CipherEncryptRequest(plaintext, algorithm)
+        return self._read(calls.CIPHER_ENCRYPT, request, "encrypt")
+
+    def decrypt_json(
+        self, version: int, nonce: bytes, ciphertext: bytes, algorithm: str = ""
+    ) -> bytes:
+        """Decrypt like `decrypt`, in the JSON form."""
+        request = CipherDecryptRequest(version, nonce, ciphertext, algorithm)
+        return self._read(calls.CIPHER_DECRYPT, request, "decrypt").plaintext
+
+    def _raw(self, call: Call[Q, A], body: Body, subject: str) -> bytes:
+        reply = self._exchange.exchange(
+            call.target,
+            body,
+            repeatable=True,
+            timeout_s=ANSWER_TIMEOUT_S,
+            content_type=RAW_CONTENT_TYPE,
+        )
+        return raw_of(call, reply, subject)
 
     # The root key
 

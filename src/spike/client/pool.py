@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http.client
 import select
-import socket
 import ssl
 import threading
 import time
@@ -21,14 +20,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Final
 
+from spike.client.fault import Server, fault_of
 from spike.client.setting import Address
-from spike.error import (
-    AnswerError,
-    DeniedError,
-    IdentityError,
-    PeerRefusedError,
-    UnreachableError,
-)
+from spike.error import AnswerError
 from spike.spiffe.peer import Peer
 from spike.spiffe.source import MaterialSource
 from spike.spiffe.tls import client_context, peer_of
@@ -40,8 +34,26 @@ CONNECT_TIMEOUT_S: Final = 10.0
 ANSWER_LIMIT_BYTES: Final = 64 << 20
 _ALERT_TIMEOUT_S: Final = 0.5
 
-_HEADERS: Final = {"Content-Type": "application/json"}
-_START: Final = "see that Nexus runs, and that SPIKE_NEXUS_API_URL is its address"
+JSON_CONTENT_TYPE: Final = "application/json"
+_WHEN_SILENT: Final = "see that Nexus runs, and that SPIKE_NEXUS_API_URL is its address"
+_WHEN_ANOTHER: Final = (
+    "see SPIKE_NEXUS_API_URL and SPIKE_TRUST_ROOT_NEXUS, and do not go on if they are right"
+)
+
+
+Body = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, without what makes it HTTP."""
+
+    target: str
+    body: Body
+    content_type: str
+
+    def __repr__(self) -> str:
+        return f"_Asked({self.target})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +90,22 @@ class Pool:
         self, address: Address, source: MaterialSource, is_nexus: Callable[..., bool]
     ) -> None:
         self._address = address
+        self._server = Server("Nexus", address, _WHEN_SILENT, _WHEN_ANOTHER)
         self._source = source
         self._context = client_context(source, is_nexus)
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
         self._closed = False
 
-    def exchange(self, target: str, body: bytes, *, repeatable: bool, timeout_s: float) -> Reply:
+    def exchange(
+        self,
+        target: str,
+        body: Body,
+        *,
+        repeatable: bool,
+        timeout_s: float,
+        content_type: str = JSON_CONTENT_TYPE,
+    ) -> Reply:
         """POST `body` and return the answer.
 
         `repeatable`: the request changes nothing, so that it may be sent a second time.
@@ -96,16 +117,17 @@ class Pool:
             AnswerError: the answer is not HTTP, or larger than 64 MiB.
         """
         kept = self._take()
+        asked = _Asked(target, body, content_type)
         try:
             if kept is not None:
                 try:
-                    return self._use(kept, target, body, timeout_s)
+                    return self._use(kept, asked, timeout_s)
                 except _ClosedUnansweredError:
                     if not repeatable:
                         raise
-            return self._use(self._connect(), target, body, timeout_s)
+            return self._use(self._connect(), asked, timeout_s)
         except _ClosedUnansweredError as error:
-            raise self._refusal(error.reason) from error.reason
+            raise fault_of(error.reason, self._server) from error.reason
 
     def close(self) -> None:
         """Close every kept connection; those in use are closed when their answer is there."""
@@ -125,14 +147,14 @@ class Pool:
     ) -> None:
         self.close()
 
-    def _use(self, connection: _Connection, target: str, body: bytes, timeout_s: float) -> Reply:
+    def _use(self, connection: _Connection, asked: _Asked, timeout_s: float) -> Reply:
         """Send one request over a connection and keep it, or close it when anything goes wrong."""
         answered = False
         try:
-            reply = _round_trip(connection.http, target, body, timeout_s)
+            reply = _round_trip(connection.http, asked, timeout_s)
             answered = True
         except (OSError, http.client.HTTPException) as error:
-            raise self._refusal(error) from error
+            raise fault_of(error, self._server) from error
         finally:
             if not answered:
                 connection.http.close()  # half an answer may still come over it
@@ -175,55 +197,11 @@ class Pool:
         try:
             wire.connect()
             peer = peer_of(wire.sock)
-        except PeerRefusedError as error:
-            wire.close()
-            raise IdentityError(
-                f"the server at {self._address} is not a Nexus to trust: {error.message}",
-                "see SPIKE_NEXUS_API_URL and SPIKE_TRUST_ROOT_NEXUS, and do not go on if they are right",
-            ) from error
         except OSError as error:
             wire.close()
-            raise self._refusal(error) from error
+            raise fault_of(error, self._server) from error
         now_s = time.monotonic()
         return _Connection(wire, peer, now_s, now_s)
-
-    def _refusal(
-        self, error: Exception
-    ) -> UnreachableError | DeniedError | AnswerError | IdentityError:
-        """Say what a failed connection or request means."""
-        where = f"Nexus at {self._address}"
-        match error:
-            case TimeoutError():
-                return UnreachableError(f"{where} did not answer in time", _START)
-            case ConnectionRefusedError():
-                return UnreachableError(f"nobody listens at {self._address}", _START)
-            case socket.gaierror():
-                return UnreachableError(f"the name {self._address.host} is not known", _START)
-            case ssl.SSLCertVerificationError():
-                return IdentityError(
-                    f"the server at {self._address} has no identity that is trusted here: "
-                    f"{error.verify_message}",
-                    "see that both sides use the same Workload API or federated trust domains",
-                )
-            case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | ConnectionError():
-                return UnreachableError(
-                    f"{where} closed the connection without an answer",
-                    "look at its log; it may have refused this identity or be stopping",
-                )
-            case ssl.SSLError() if "ALERT" in (error.reason or ""):
-                return DeniedError(
-                    f"{where} does not accept this identity",
-                    "see which SPIFFE ID this process has, and that it has not expired",
-                )
-            case ssl.SSLError():
-                return AnswerError(
-                    f"the server at {self._address} does not speak SPIFFE mutual TLS", _START
-                )
-            case http.client.HTTPException():
-                return AnswerError(f"{where} gave an answer that is not HTTP", _START)
-            case _:
-                why = error.strerror if isinstance(error, OSError) else type(error).__name__
-                return UnreachableError(f"{where} is out of reach: {why}", _START)
 
 
 class _ClosedUnansweredError(Exception):
@@ -234,12 +212,10 @@ class _ClosedUnansweredError(Exception):
         self.reason = reason
 
 
-def _round_trip(
-    wire: http.client.HTTPSConnection, target: str, body: bytes, timeout_s: float
-) -> Reply:
+def _round_trip(wire: http.client.HTTPSConnection, asked: _Asked, timeout_s: float) -> Reply:
     wire.sock.settimeout(timeout_s)
     try:
-        wire.request("POST", target, body, _HEADERS)
+        wire.request("POST", asked.target, asked.body, {"Content-Type": asked.content_type})
         response = wire.getresponse()
     except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
         # http.client.RemoteDisconnected is a ConnectionError too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
@@ -17,16 +18,9 @@ from spike.memory.key_memory import KeyMemory
 from spike.wire import keeper, validate
 from spike.wire.call import CallName
 from spike.wire.code import ErrorCode
-from spike.wire.keeper import KeeperReason
 from spike.wire.message import Empty, ErrorAnswer, Message
 
 _PROOF: Final = b"spike/share/v1/proof"
-
-_MEANING: Final[Mapping[KeeperReason, str]] = {
-    KeeperReason.FOREIGN: "a share of another store or lineage is held; restart the Keeper to empty it",
-    KeeperReason.OLD: "a share of the same or a later epoch is held",
-    KeeperReason.NOT_STAGED: "no share of this set is staged",
-}
 
 
 class Answer(NamedTuple):
@@ -126,7 +120,7 @@ def status(_grant: Grant, safe: Safe, message: keeper.KeeperStatusRequest) -> An
         committed=_shown(held.committed, message.nonce),
         staged=_shown(held.staged, message.nonce),
         anchor=None if held.anchor is None else held.anchor.raw,
-        version=version("spike"),
+        version=_version(),
     )
     return Answer(200, answer)
 
@@ -148,11 +142,16 @@ def _change(safe: Safe, outcome: Holding[KeyMemory] | Refusal[KeyMemory]) -> Ans
             label = (
                 None if held is None else keeper.HeldLabel(**asdict(held.label), epoch=held.epoch)
             )
-            answer = keeper.KeeperRefusalAnswer(f"refused_{reason}", _MEANING[reason], label)
+            answer = keeper.KeeperRefusalAnswer(f"refused_{reason}", reason.meaning, label)
             return Answer(ErrorCode.BAD_REQUEST.status, answer)
         case Holding():
             safe.become(outcome)
             return _DONE
+
+
+@cache
+def _version() -> str:
+    return version("spike")
 
 
 def _check_owner(store_id: str, lineage: str) -> None:

@@ -41,6 +41,19 @@ class KeeperReason(StrEnum):
     OLD = "old"
     NOT_STAGED = "not_staged"
 
+    @property
+    def meaning(self) -> str:
+        """One sentence of it."""
+        match self:
+            case KeeperReason.FOREIGN:
+                return (
+                    "it holds a share of another store or lineage; restart the Keeper to empty it"
+                )
+            case KeeperReason.OLD:
+                return "it holds a share of the same or a later epoch"
+            case KeeperReason.NOT_STAGED:
+                return "no share of this set is staged on it"
+
 
 class ContributeRequest(ConfidentialMessage, frozen=True):
     """A share without set and generation; `shard` is null when Go sent a nil pointer."""
