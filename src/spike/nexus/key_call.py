@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 from spike.error import InputError, StoreError
 from spike.nexus.birth_flow import initialize, require_unborn
+from spike.nexus.examination import Asked, Examined
 from spike.nexus.handler import Handler, OnKey
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
@@ -116,9 +117,12 @@ class KeyCalls:
                 RestoreInput(
                     sealed_password=asked.sealed_password,
                     slot_name=asked.slot_name,
-                    backup=backup,
-                    anchors=(asked.anchor,) if asked.anchor else (),
-                    actor=actor,
+                    asked=Asked(
+                        backup=backup,
+                        anchors=(asked.anchor,) if asked.anchor else (),
+                        actor=actor,
+                        accept_older=asked.accept_older_store,
+                    ),
                 ),
             )
         finally:
@@ -187,20 +191,27 @@ def _slots(opened: Opened) -> list[StatusSlot]:
     ]
 
 
+def preview_of(found: Examined) -> RestorePreview:
+    """Return what a restore would bring back, as it is told on the wire."""
+    held, chosen = found.confirmed, found.tried.chosen
+    return RestorePreview(
+        store_id=held.store_id,
+        lineage=held.lineage,
+        generation=held.active_root.number,
+        epoch=held.epoch,
+        revision=held.revision,
+        sealed_at=GoTime(chosen.sealed.sealed_at),
+        slot=chosen.slot.name,
+        audit_head=held.audit_head,
+        replaced_at=GoTime(held.replaced_at),
+        objections=[each.message for each in found.accepted],
+    )
+
+
 def _preview_answer(preview: Preview) -> RestoreAnswer:
-    held = preview.confirmed
     return RestoreAnswer(
         restored=False,
-        preview=RestorePreview(
-            store_id=held.store_id,
-            lineage=held.lineage,
-            generation=held.active_root.number,
-            epoch=held.epoch,
-            revision=held.revision,
-            sealed_at=GoTime(preview.sealed_at),
-            slot=preview.slot_name,
-            audit_head=held.audit_head,
-        ),
+        preview=preview_of(preview.found),
         confirm=preview.token,
-        remarks=list(preview.remarks) or None,
+        remarks=list(preview.found.remarks) or None,
     )

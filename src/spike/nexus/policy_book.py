@@ -17,6 +17,7 @@ from spike.error import FenceError, NotFoundError, OpenError, StoreConflictError
 from spike.nexus.sealed import SealedStore
 from spike.policy.access_list import (
     EMPTY,
+    AccessGeneration,
     AccessList,
     Right,
     RightKind,
@@ -24,6 +25,7 @@ from spike.policy.access_list import (
     confirm,
     decode_access_list_untrusted,
     encode_access_list,
+    raised,
     remove,
 )
 from spike.policy.compiled import CompiledPolicies
@@ -99,6 +101,11 @@ class PolicyBook:
     def through(self, sealed: SealedStore) -> PolicyBook:
         """Return the same policies, to be written through another key ring from now on."""
         return PolicyBook(sealed, self._standing)
+
+    def raised_above(self, generation: int, sealed: SealedStore) -> Put:
+        """Return the change that gives the same list the generation above this one; read it again afterwards."""
+        listed = raised(self._standing.listed, AccessGeneration(generation + 1))
+        return sealed.put(ACCESS_LIST_ID, encode_access_list(listed), self._standing.revision)
 
     @contextlib.asynccontextmanager
     async def unchanging(self) -> AsyncIterator[None]:

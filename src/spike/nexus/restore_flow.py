@@ -7,83 +7,74 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from spike.error import FormatError, OpenError, StoreConflictError, StoreCorruptError
-from spike.lifecycle import anchor as anchors
-from spike.lifecycle import backup
+from spike.error import StoreConflictError, StoreCorruptError
 from spike.lifecycle import restore as rules
+from spike.lifecycle import staleness
 from spike.lifecycle.attempt import AttemptDelay
 from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.lifecycle.restore import Candidate, ChosenSlot
-from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.slot import header_of
 from spike.memory.key_memory import KeyMemory
+from spike.nexus.examination import (
+    Asked,
+    Examined,
+    Tried,
+    Witnesses,
+    examine,
+    no_witness,
+    slots_in_places,
+)
 from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordSession
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
 from spike.nexus.vault import KEYRING_ID, Opened, Vault
-from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, Record, RecordId
+from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, RecordId
 
 PREVIEW_LIFE_S: Final = 120
 _REPLACED: Final = "replaced"
-_UNCONFIRMED: Final = (
-    "no anchor confirms that this is the newest copy: an old one would look the same"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreInput:
-    """What a restore is asked with. `backup` is a key backup handed in, `anchors` what the caller had seen."""
+    """What a restore by password is asked with. An empty `slot_name` is the first slot."""
 
     sealed_password: bytes
     slot_name: str
-    backup: bytes | None
-    anchors: tuple[bytes, ...]
-    actor: str
+    asked: Asked
 
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a confirmed restore would bring back, all of it authenticated; `remarks` are for the person who decides."""
+    """What a confirmed restore would bring back, all of it authenticated."""
 
     token: str
-    confirmed: Keyring
-    slot_name: str
-    sealed_at: str
-    remarks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """A restore that waits for its confirmation. Owns the ring."""
-
-    preview: Preview
-    ring: KeyRing
-    policies: PolicyBook
-    slot_id: str
-    stored: Record | None
-    actor: str
+    found: Examined
 
 
 class RestoreDesk:
     """Restores of one vault; at most one waits for confirmation."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, witnesses: Witnesses = no_witness) -> None:
         self._vault = vault
+        self._witnesses = witnesses
         self._delay = AttemptDelay()
-        self._pending: _Pending | None = None
+        self._pending: Preview | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._when_restored: list[Callable[[], None]] = []
 
-    async def preview(self, session: PasswordSession, asked: RestoreInput) -> Preview:
+    def when_restored(self, act: Callable[[], None]) -> None:
+        """Do this too once a root key is back."""
+        self._when_restored.append(act)
+
+    async def preview(self, session: PasswordSession, given: RestoreInput) -> Preview:
         """Open what would be restored and check all of it. Changes nothing.
 
         Raises:
@@ -91,22 +82,32 @@ class RestoreDesk:
             StoreUnavailableError: the store does not answer.
         """
         async with self._vault.lock:
-            self._require_locked()
+            self.require_locked()
             try:
-                pending = await self._prepared(session, asked)
+                stored = await self._vault.store.get(KEYRING_ID)
+                raw = None if stored is None else stored.blob
+                candidate = rules.choose(raw, given.asked.backup)
+                chosen = rules.choose_slot(candidate.held, given.slot_name)
+                tried = Tried(candidate, chosen, stored)
+                root = await self._open_slot(session, given.sealed_password, tried)
+                found = await self.examined(root, tried, given.asked)
             except StoreCorruptError as error:
                 raise RefusalError(Reason.DAMAGED, error.message, error.next_step) from error
-            self.forget()
-            self._pending = pending
-            self._timer = asyncio.get_running_loop().call_later(PREVIEW_LIFE_S, self.forget)
-            return pending.preview
+            return self.hold(found)
 
-    async def _prepared(self, session: PasswordSession, asked: RestoreInput) -> _Pending:
-        stored = await self._vault.store.get(KEYRING_ID)
-        candidate = rules.choose(None if stored is None else stored.blob, asked.backup)
-        chosen = rules.choose_slot(candidate.held, asked.slot_name)
-        root = await self._open_slot(session, asked, candidate, chosen)
-        return await self._examined(root, candidate, chosen, stored, asked)
+    async def examined(self, root: KeyMemory, tried: Tried, asked: Asked) -> Examined:
+        """Check all that a restore with this root key depends on. Takes over `root`. Hold the vault's lock.
+
+        Raises what `spike.nexus.examination.examine` does.
+        """
+        return await examine(self._vault, root, tried, asked, self._witnesses)
+
+    def hold(self, found: Examined) -> Preview:
+        """Let what was found wait for its confirmation, in the place of what waits now."""
+        self.forget()
+        self._pending = Preview(secrets.token_hex(16), found)
+        self._timer = asyncio.get_running_loop().call_later(PREVIEW_LIFE_S, self.forget)
+        return self._pending
 
     async def complete(self, token: str, actor: str) -> Opened:
         """Commit the previewed restore and open the vault.
@@ -116,20 +117,32 @@ class RestoreDesk:
             StoreError: the store failed; nothing was restored.
         """
         async with self._vault.lock:
-            self._require_locked()
+            self.require_locked()
             pending = self._pending
-            if pending is None or pending.preview.token != token or pending.actor != actor:
+            if pending is None or pending.token != token or pending.found.actor != actor:
                 raise RefusalError(
                     Reason.EXPIRED, "this restore is no longer awaited", "run it again"
                 )
             self._pending = None
             self.forget()
-            try:
-                return await self._commit(pending)
-            except BaseException:
-                if not self._vault.is_open:
-                    pending.ring.wipe()
-                raise
+            return await self.finish(pending.found)
+
+    async def finish(self, found: Examined) -> Opened:
+        """Commit what was found and open the vault. Takes its ring over. Hold the vault's lock.
+
+        Raises:
+            RefusalError: BUSY, the store was changed meanwhile.
+            StoreError: the store failed; nothing was restored.
+        """
+        try:
+            opened = await self._commit(found)
+        except BaseException:
+            if not self._vault.is_open:
+                found.ring.wipe()
+            raise
+        for act in self._when_restored:
+            act()
+        return opened
 
     def forget(self) -> None:
         """Drop and wipe a restore that was not confirmed. Idempotent."""
@@ -137,64 +150,77 @@ class RestoreDesk:
             self._timer.cancel()
             self._timer = None
         if self._pending is not None:
-            self._pending.ring.wipe()
+            self._pending.found.ring.wipe()
             self._pending = None
 
-    def _require_locked(self) -> None:
+    def require_locked(self) -> None:
+        """Return if there is something to restore.
+
+        Raises:
+            RefusalError: ALREADY_OPEN.
+        """
         if self._vault.is_open:
             raise RefusalError(
                 Reason.ALREADY_OPEN, "there is nothing to restore: the root key is in memory", ""
             )
 
-    async def _open_slot(
-        self,
-        session: PasswordSession,
-        asked: RestoreInput,
-        candidate: Candidate,
-        chosen: ChosenSlot,
-    ) -> KeyMemory:
-        slot, sealed = chosen.slot, chosen.sealed
-        wait_s = self._delay.wait_s(slot.id, time.monotonic())
+    def require_no_delay(self, slot_id: str, name: str) -> None:
+        """Return if an attempt on this slot may be made now.
+
+        Raises:
+            RefusalError: TOO_SOON.
+        """
+        wait_s = self._delay.wait_s(slot_id, time.monotonic())
         if wait_s > 0:
             raise RefusalError(
                 Reason.TOO_SOON,
-                f"after wrong passwords the next attempt on slot {slot.name!r} has to wait",
+                f"after wrong attempts the next one on slot {name!r} has to wait",
                 f"try again in {math.ceil(wait_s)} s",
             )
+
+    def note_wrong(self, slot_id: str) -> None:
+        """Take note of a wrong attempt on a slot."""
+        self._delay.wrong(slot_id, time.monotonic())
+
+    def note_right(self, slot_id: str) -> None:
+        """Take note that a slot was opened."""
+        self._delay.right(slot_id)
+
+    async def _open_slot(
+        self, session: PasswordSession, sealed_password: bytes, tried: Tried
+    ) -> KeyMemory:
+        hint = tried.candidate.held.hint
+        slot, sealed = tried.chosen.slot, tried.chosen.sealed
+        self.require_no_delay(slot.id, slot.name)
         public = await session.derive(
             Derive(
-                sealed_password=asked.sealed_password,
+                sealed_password=sealed_password,
                 argon2=slot.argon2,
                 salt=slot.salt,
-                store_id=bytes.fromhex(candidate.held.hint.store_id),
+                store_id=bytes.fromhex(hint.store_id),
                 slot_id=bytes.fromhex(slot.id),
                 judge=None,
             )
         )
         if public != slot.public:
-            self._delay.wrong(slot.id, time.monotonic())
-            raise await self._wrong_password(candidate, chosen)
-        header = header_of(candidate.held.hint, slot, sealed)
+            self.note_wrong(slot.id)
+            raise await self._wrong_password(tried)
+        header = header_of(hint, slot, sealed)
         root = await session.open(header, sealed.sealed, bytes.fromhex(sealed.tag))
-        self._delay.right(slot.id)
+        self.note_right(slot.id)
         return root
 
-    async def _wrong_password(self, candidate: Candidate, chosen: ChosenSlot) -> RefusalError:
+    async def _wrong_password(self, tried: Tried) -> RefusalError:
         """Say so; and if a backup place remembers this slot otherwise, say that too."""
-        slot = chosen.slot
-        for state in self._vault.places:
-            raw = await asyncio.to_thread(state.place.read_backup, candidate.held.hint.store_id)
-            if raw is None:
-                continue
-            try:
-                copy = rules.choose_slot(rules.choose(None, raw).held, slot.name).slot
-            except RefusalError:
+        slot = tried.chosen.slot
+        store_id = tried.candidate.held.hint.store_id
+        for copy, path in await slots_in_places(self._vault, store_id):
+            if copy.name != slot.name:
                 continue
             if (copy.salt, copy.public, copy.argon2) != (slot.salt, slot.public, slot.argon2):
-                path = state.place.backup_path(candidate.held.hint.store_id)
                 return RefusalError(
                     Reason.PLANTED,
-                    f"slot {slot.name!r} in {candidate.origin} differs from the one in the backup place: "
+                    f"slot {slot.name!r} in {tried.candidate.origin} differs from the one in the backup place: "
                     "the password is wrong, or somebody changed the slot",
                     f"restore from the backup place: spike restore --backup {path}",
                 )
@@ -204,83 +230,48 @@ class RestoreDesk:
             "try again, or name another slot with --slot",
         )
 
-    async def _examined(
-        self,
-        root: KeyMemory,
-        candidate: Candidate,
-        chosen: ChosenSlot,
-        stored: Record | None,
-        asked: RestoreInput,
-    ) -> _Pending:
-        try:
-            confirmed = rules.confirm(candidate, root)
-            if candidate.backup is not None:
-                rules.compare_copies(confirmed, None if stored is None else stored.blob, root)
-            weighed = anchors.weigh_untrusted(
-                await self._anchors(candidate, confirmed, asked.anchors), confirmed, root
-            )
-            ring = _open_ring(confirmed, root)
-        except BaseException:
-            root.wipe()
-            raise
-        try:
-            policies = await _examine_store(SealedStore(self._vault.store, ring))
-            rules.require_current(confirmed, policies.access_generation, weighed.valid)
-            rules.require_fence(confirmed, (await self._vault.store.health()).fence)
-        except BaseException:
-            ring.wipe()
-            raise
-        preview = Preview(
-            token=secrets.token_hex(16),
-            confirmed=confirmed,
-            slot_name=chosen.slot.name,
-            sealed_at=chosen.sealed.sealed_at,
-            remarks=weighed.rejected if weighed.valid else (*weighed.rejected, _UNCONFIRMED),
+    async def _commit(self, found: Examined) -> Opened:
+        confirmed, slot, stored = found.confirmed, found.tried.chosen.slot, found.tried.stored
+        following = rules.recovered(
+            confirmed,
+            self._vault.moment(),
+            found.actor,
+            slot.id,
+            by=slot.kind.value,
+            accepted=found.accepted,
         )
-        return _Pending(preview, ring, policies, chosen.slot.id, stored, asked.actor)
-
-    async def _anchors(
-        self, candidate: Candidate, confirmed: Keyring, given: Sequence[bytes]
-    ) -> list[bytes]:
-        found = [raw for raw in given if raw]
-        if candidate.backup is not None:
-            found.append(candidate.backup.anchor_raw)
-        for state in self._vault.places:
-            raw = await asyncio.to_thread(state.place.read_anchor, confirmed.store_id)
-            if raw is not None:
-                found.append(raw)
-            # A crash may have come between the two files.
-            held = await asyncio.to_thread(state.place.read_backup, confirmed.store_id)
-            if held is not None:
-                with contextlib.suppress(FormatError):
-                    found.append(backup.decode_untrusted(held).anchor_raw)
-        return found
-
-    async def _commit(self, pending: _Pending) -> Opened:
-        next_document = rules.recovered(
-            pending.preview.confirmed, self._vault.moment(), pending.actor, pending.slot_id
-        )
-        ring = pending.ring.replaced(next_document)
-        stored = pending.stored
+        ring = found.ring.replaced(following)
+        sealed = SealedStore(self._vault.store, ring)
         expected = MUST_NOT_EXIST if stored is None else stored.revision
+        raised = _raised_list(found, sealed)
         try:
             revision, raw = await self._vault.replace_keyring(
-                ring, expected, beside=self._kept_aside(pending)
+                ring, expected, beside=(*_kept_aside(found), *raised)
             )
         except StoreConflictError as error:
             raise RefusalError(
                 Reason.BUSY, "the store was changed meanwhile", "run it again"
             ) from error
-        return await self._vault.open_with(ring, revision, raw, pending.policies)
+        policies = await PolicyBook.load(sealed) if raised else found.policies
+        return await self._vault.open_with(ring, revision, raw, policies)
 
-    def _kept_aside(self, pending: _Pending) -> tuple[Change, ...]:
-        """Keep a keyring that was not authentic, for whoever wants to know what happened; nothing is overwritten."""
-        stored = pending.stored
-        if stored is None or _is_same(stored.blob, pending.preview.confirmed):
-            return ()
-        # A name nobody can take beforehand, and no number of the storage writer's: neither may stop a restore.
-        aside = RecordId(KEYRING_ID.kind, f"{_REPLACED}-{secrets.token_hex(8)}")
-        return (Put(aside, stored.blob, 0, MUST_NOT_EXIST),)
+
+def _raised_list(found: Examined, sealed: SealedStore) -> tuple[Change, ...]:
+    """Take the access list above every anchor that was accepted, so that these hold against it from now on."""
+    seen = staleness.above(found.confirmed, found.accepted).access_generation
+    if seen <= found.policies.access_generation:
+        return ()
+    return (found.policies.raised_above(seen, sealed),)
+
+
+def _kept_aside(found: Examined) -> tuple[Change, ...]:
+    """Keep a keyring that was not authentic, for whoever wants to know what happened; nothing is overwritten."""
+    stored = found.tried.stored
+    if stored is None or _is_same(stored.blob, found.confirmed):
+        return ()
+    # A name nobody can take beforehand, and no number of the storage writer's: neither may stop a restore.
+    aside = RecordId(KEYRING_ID.kind, f"{_REPLACED}-{secrets.token_hex(8)}")
+    return (Put(aside, stored.blob, 0, MUST_NOT_EXIST),)
 
 
 def _is_same(stored: bytes, confirmed: Keyring) -> bool:
@@ -288,30 +279,3 @@ def _is_same(stored: bytes, confirmed: Keyring) -> bool:
         return rules.read_stored(stored).hint == confirmed
     except RefusalError:
         return False
-
-
-def _open_ring(confirmed: Keyring, root: KeyMemory) -> KeyRing:
-    try:
-        return KeyRing.open(confirmed, root)
-    except (OpenError, FormatError) as error:
-        raise RefusalError(Reason.DAMAGED, f"the keyring is damaged: {error.message}") from error
-
-
-async def _examine_store(sealed: SealedStore) -> PolicyBook:
-    """Open the access list and one record of each kind.
-
-    Raises:
-        RefusalError: FOREIGN when a record does not open: it is of another store, or was moved or changed.
-    """
-    try:
-        policies = await PolicyBook.load(sealed)
-        async for record in sealed.samples():
-            sealed.open(record)
-    except (OpenError, FormatError) as error:
-        raise RefusalError(
-            Reason.FOREIGN,
-            f"the root key does not open what the store holds ({error.message}): "
-            "the records are of another store, or were changed",
-            "put the right store beside its keyring, then try again",
-        ) from error
-    return policies

@@ -82,6 +82,17 @@ def remove(listed: AccessList, right: Right) -> AccessList:
     return AccessList(AccessGeneration(listed.generation + 1), MappingProxyType(entries))
 
 
+def raised(listed: AccessList, generation: AccessGeneration) -> AccessList:
+    """Return the same rights as a list of a later generation.
+
+    Raises:
+        ValueError: it is not later.
+    """
+    if generation <= listed.generation:
+        raise ValueError("the generation of an access list only grows")
+    return AccessList(generation, listed.entries)
+
+
 @dataclass(frozen=True, slots=True)
 class Confirmed:
     """What was found in the store, held against the list. Only `counting` may be used.

@@ -68,7 +68,8 @@ class PasswordRestoreRequest(ConfidentialMessage, frozen=True):
     """Bring the root key back from the store's own backup.
 
     Without `confirm` the answer is a preview only; a request with `confirm`, the token of that
-    preview, and nothing else completes it.
+    preview, and nothing else completes it. `accept_older_store`: go on though somebody says that
+    the store had been further; the preview tells who.
     """
 
     session: str = ""
@@ -76,6 +77,7 @@ class PasswordRestoreRequest(ConfidentialMessage, frozen=True):
     slot_name: str = ""
     anchor: bytes = b""
     confirm: str = ""
+    accept_older_store: bool = False
 
 
 class FileRestoreRequest(ConfidentialMessage, frozen=True):
@@ -87,10 +89,14 @@ class FileRestoreRequest(ConfidentialMessage, frozen=True):
     anchor: bytes = b""
     confirm: str = ""
     backup: bytes = b""
+    accept_older_store: bool = False
 
 
 class RestorePreview(Message, frozen=True):
-    """What a restore would bring back, for a person to compare before it goes on."""
+    """What a restore would bring back, for a person to compare before it goes on.
+
+    `objections` say who had seen the store further, where that was accepted.
+    """
 
     store_id: str
     lineage: str
@@ -100,6 +106,8 @@ class RestorePreview(Message, frozen=True):
     sealed_at: GoTime
     slot: str
     audit_head: str = ""
+    replaced_at: GoTime = GoTime("")
+    objections: list[str] = msgspec.field(default_factory=list)
 
 
 class RestoreAnswer(Message, frozen=True, omit_defaults=True):

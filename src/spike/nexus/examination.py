@@ -1,0 +1,247 @@
+"""What is looked at between a root key that was opened and the commit of a restore: the same for every way back.
+
+The steps are 3 to 6 of spike.lifecycle.restore. Nothing is changed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from spike.error import FormatError, OpenError
+from spike.lifecycle import anchor as anchors
+from spike.lifecycle import backup, staleness
+from spike.lifecycle import restore as rules
+from spike.lifecycle.anchor import Anchor
+from spike.lifecycle.keyring import Keyring, Slot
+from spike.lifecycle.refusal import Reason, RefusalError
+from spike.lifecycle.restore import Candidate, ChosenSlot
+from spike.lifecycle.ring import KeyRing
+from spike.lifecycle.staleness import Objection
+from spike.lifecycle.witness import Witness
+from spike.memory.key_memory import KeyMemory
+from spike.nexus.policy_book import PolicyBook
+from spike.nexus.sealed import SealedStore
+from spike.nexus.vault import Vault
+from spike.storage.protocol import Record
+
+Witnesses = Callable[[], Awaitable[Sequence[Witness]]]
+"""Asks the Keepers what they hold; who does not answer is left out."""
+
+_UNCONFIRMED: Final = (
+    "no anchor confirms that this is the newest copy: an old one would look the same"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What every way back is asked with.
+
+    `backup` is a key backup handed in, `anchors` what the caller had seen; `accept_older`: go on though somebody says
+    that the store had been further.
+    """
+
+    backup: bytes | None
+    anchors: tuple[bytes, ...]
+    actor: str
+    accept_older: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The copy of the keyring and the slot that were opened, beside the keyring as the store holds it."""
+
+    candidate: Candidate
+    chosen: ChosenSlot
+    stored: Record | None
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What can be brought back, opened and authenticated. Owns the ring.
+
+    `accepted` is what speaks against it and was accepted; `remarks` are for the person who decides.
+    """
+
+    confirmed: Keyring
+    ring: KeyRing
+    policies: PolicyBook
+    tried: Tried
+    actor: str
+    accepted: tuple[Objection, ...]
+    remarks: tuple[str, ...]
+
+
+async def no_witness() -> Sequence[Witness]:
+    """Return nobody: for a Nexus without Keepers."""
+    return ()
+
+
+async def examine(
+    vault: Vault, root: KeyMemory, tried: Tried, asked: Asked, witnesses: Witnesses
+) -> Examined:
+    """Check all that a restore with this root key depends on. Takes over `root`, also when it fails.
+
+    Raises:
+        RefusalError: with the reason; see spike.lifecycle.refusal.
+        StoreError: the store does not answer.
+    """
+    try:
+        confirmed = rules.confirm(tried.candidate, root)
+        objections = _against_backup(tried, confirmed, root)
+        keepers = await witnesses()
+        found = await _anchors(vault, tried.candidate, confirmed.store_id, asked.anchors)
+        found += [(f"{each.name}'s anchor", each.anchor) for each in keepers if each.anchor]
+        heard = _Heard.of(found, confirmed, root)
+        ring = open_ring(confirmed, root)
+    except BaseException:
+        root.wipe()
+        raise
+    try:
+        policies = await examine_store(SealedStore(vault.store, ring))
+        objections += heard.against(confirmed, policies.access_generation)
+        objections += _by_keepers(confirmed, keepers)
+        objections += _by_fence(confirmed, (await vault.store.health()).fence)
+        _require_accepted(objections, asked)
+    except BaseException:
+        ring.wipe()
+        raise
+    return Examined(
+        confirmed=confirmed,
+        ring=ring,
+        policies=policies,
+        tried=tried,
+        actor=asked.actor,
+        accepted=tuple(objections),
+        remarks=heard.rejected if heard.valid else (*heard.rejected, _UNCONFIRMED),
+    )
+
+
+def open_ring(confirmed: Keyring, root: KeyMemory) -> KeyRing:
+    """Open every key the keyring holds. Takes over `root`, also when it fails.
+
+    Raises:
+        RefusalError: DAMAGED.
+    """
+    try:
+        return KeyRing.open(confirmed, root)
+    except (OpenError, FormatError) as error:
+        raise RefusalError(Reason.DAMAGED, f"the keyring is damaged: {error.message}") from error
+
+
+async def examine_store(sealed: SealedStore) -> PolicyBook:
+    """Open the access list and one record of each kind.
+
+    Raises:
+        RefusalError: FOREIGN when a record does not open: it is of another store, or was moved or changed.
+    """
+    try:
+        policies = await PolicyBook.load(sealed)
+        async for record in sealed.samples():
+            sealed.open(record)
+    except (OpenError, FormatError) as error:
+        raise RefusalError(
+            Reason.FOREIGN,
+            f"the root key does not open what the store holds ({error.message}): "
+            "the records are of another store, or were changed",
+            "put the right store beside its keyring, then try again",
+        ) from error
+    return policies
+
+
+async def slots_in_places(vault: Vault, store_id: str) -> list[tuple[Slot, Path]]:
+    """Return every slot that a backup place remembers, and where. Nothing of it is authenticated."""
+    found: list[tuple[Slot, Path]] = []
+    for state in vault.places:
+        raw = await asyncio.to_thread(state.place.read_backup, store_id)
+        if raw is None:
+            continue
+        with contextlib.suppress(RefusalError):
+            held = rules.choose(None, raw).held.hint
+            found += [(slot, state.place.backup_path(store_id)) for slot in held.slots]
+    return found
+
+
+def _against_backup(tried: Tried, confirmed: Keyring, root: KeyMemory) -> list[Objection]:
+    if tried.candidate.backup is None:
+        return []
+    stored = None if tried.stored is None else tried.stored.blob
+    try:
+        rules.compare_copies(confirmed, stored, root)
+    except RefusalError as refusal:
+        if refusal.reason is not Reason.STALE_STORE:
+            raise
+        return [staleness.by_newer_backup(refusal)]
+    return []
+
+
+def _by_keepers(confirmed: Keyring, keepers: Sequence[Witness]) -> list[Objection]:
+    claims = (
+        staleness.by_claim(confirmed, each.name, each.claim)
+        for each in keepers
+        if each.claim is not None
+    )
+    return [each for each in claims if each is not None]
+
+
+def _by_fence(confirmed: Keyring, fence: int) -> list[Objection]:
+    objection = staleness.by_fence(confirmed, fence)
+    return [] if objection is None else [objection]
+
+
+def _require_accepted(objections: Sequence[Objection], asked: Asked) -> None:
+    if objections and not asked.accept_older:
+        raise objections[0].refusal()
+
+
+class _Heard(NamedTuple):
+    """The anchors that are valid, with where each was, and what was wrong with the others."""
+
+    valid: tuple[tuple[str, Anchor], ...]
+    rejected: tuple[str, ...]
+
+    @classmethod
+    def of(cls, found: Sequence[tuple[str, bytes]], confirmed: Keyring, root: KeyMemory) -> _Heard:
+        valid: list[tuple[str, Anchor]] = []
+        rejected: list[str] = []
+        for name, raw in found:
+            weighed = anchors.weigh_untrusted((raw,), confirmed, root)
+            valid += [(name, seen) for seen in weighed.valid]
+            rejected += [f"{name} does not count: {told}" for told in weighed.rejected]
+        return cls(tuple(valid), tuple(rejected))
+
+    def against(self, confirmed: Keyring, access_generation: int) -> list[Objection]:
+        found = (
+            staleness.by_anchor(confirmed, access_generation, seen, name)
+            for name, seen in self.valid
+        )
+        return [each for each in found if each is not None]
+
+
+async def _anchors(
+    vault: Vault, candidate: Candidate, store_id: str, given: Sequence[bytes]
+) -> list[tuple[str, bytes]]:
+    found = [("the anchor that was handed in", raw) for raw in given if raw]
+    if candidate.backup is not None:
+        found.append(("the backup's anchor", candidate.backup.anchor_raw))
+    in_places = await anchors_of_places(vault, store_id)
+    return found + [("a backup place's anchor", raw) for raw in in_places]
+
+
+async def anchors_in_places(vault: Vault, store_id: str) -> list[bytes]:
+    """Return every anchor that a backup place holds of a store, alone or in the key backup. None is authenticated."""
+    found: list[bytes] = []
+    for state in vault.places:
+        raw = await asyncio.to_thread(state.place.read_anchor, store_id)
+        if raw is not None:
+            found.append(raw)
+        # A crash may have come between the two files.
+        held = await asyncio.to_thread(state.place.read_backup, store_id)
+        if held is not None:
+            with contextlib.suppress(FormatError):
+                found.append(backup.decode_untrusted(held).anchor_raw)
+    return found
