@@ -4,9 +4,9 @@ They run when a process starts and before each rotation; one that fails stops it
 primitive would make data that nothing can open again. All together take about 10 ms.
 
 Sources: FIPS 180-4 (SHA-512, "abc"), RFC 9106 section 5.3 (Argon2id); HMAC and HKDF values computed with
-CPython's own `hmac` and `hashlib`; AES-256-GCM from NIST's GCM specification, test case 14; the record and
-the HPKE message were sealed by the first version of this code, so they also show that it still opens
-what was written then.
+CPython's own `hmac` and `hashlib`; AES-256-GCM from NIST's GCM specification, test case 14; the shares from
+polynomials multiplied out and reduced by long division (test/crypto/test_shamir.py); the record and the HPKE
+message were sealed by the first version of this code, so they also show that it still opens what was written then.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from spike.crypto.derivation import derive_into
 from spike.crypto.mac import mac
 from spike.crypto.record import RecordContext, open_untrusted, seal
+from spike.crypto.shamir import interpolate
 from spike.crypto.slot import SlotKey, seal_to
 from spike.error import KnownAnswerError, SpikeError
 from spike.memory import KeyMemory
@@ -34,6 +35,12 @@ _RECORD: Final = (
     "90227364fedf66e1ca769476af8e8f59fce3708aef1c946ec48a3c1e769126a6b3a51a64fe5d2c21"
     "eeb8e7f1953da28b8c05"
 )
+_SHARES: Final = {  # of the key of the tests, threshold 3
+    1: "c84c55ded7b079b2dbd45d463ff8c15a43dce5ae6740c9c22b642dd6cf4851aa",
+    2: "8b7629e8b6cc18697f2ed1fdf52f8d5c1786b4ee068a45344fb3d7cdb3727d6c",
+    200: "71c14c15a05a37010ebc3108bb78885a5780605289e3d103f7907683029ec9a3",
+    255: "638b7d7418aeca5d0a39d0a2ffaf4a0bc1afad7eee569ec043e9da0207fb6e42",
+}
 _SEALED_PLAINTEXT: Final = bytes(range(100, 132))
 _SEALED: Final = (
     "tY0G2430gOBrRm3B60rEQ9G5VigVqp7qvPcTMS1LLsLqSDYYtlosaZT1CiIHVjAHgvrKwGMY5kxvVkCuZn4evk8I"
@@ -72,6 +79,7 @@ def run() -> None:
             "HKDF-SHA512": _hkdf,
             "AES-256-GCM": _aes_gcm,
             "Argon2id": _argon2id,
+            "Shamir": _shamir,
             "record": _record,
             "HPKE": _hpke,
         }
@@ -121,6 +129,19 @@ def _argon2id(_: KeyMemory) -> bool:
         secret=b"\x03" * 8,
     ).derive(b"\x01" * 32)
     return tag == bytes.fromhex("0d640df58d78766c08c037a34a8b53c9d01ef0452d75b65eb52520e96b01e659")
+
+
+def _shamir(key: KeyMemory) -> bool:
+    shares = {index: KeyMemory.allocate(32) for index in _SHARES}
+    for index, share in shares.items():
+        with share.view() as view:
+            view[:] = bytes.fromhex(_SHARES[index])
+    last = shares.pop(255)
+    with last, interpolate(shares) as secret, interpolate(shares, 255) as another:
+        right = secret.same_as(key) and another.same_as(last)
+    for share in shares.values():
+        share.wipe()
+    return right
 
 
 def _record(key: KeyMemory) -> bool:
