@@ -34,19 +34,33 @@ from grpclib.exceptions import GRPCError
 
 from spiffe_kit import Ca, material, response
 from spike.crypto.slot import OneTimeKey
-from spike.error import InputError, NotFoundError, NotReadyError, SpikeError
+from spike.error import (
+    FormatError,
+    InputError,
+    NotFoundError,
+    NotReadyError,
+    OpenError,
+    SpikeError,
+)
 from spike.lifecycle import anchor
 from spike.lifecycle.anchor import Anchor
 from spike.lifecycle.password import TooWeak, verdict
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.memory.key_memory import KeyMemory
 from spike.policy.role import Role, RoleMap
-from spike.server import Request, Response, Server
+from spike.secret.cipher_blob import (
+    CipherTriple,
+    join_untrusted,
+    open_blob_untrusted,
+    seal_blob,
+    split,
+)
+from spike.server import BINARY_HEADERS, Request, Response, Server
 from spike.spiffe.source import HeldSource
 from spike.spiffe.tls import server_context
 from spike.spiffe.workload.workload_grpc import SpiffeWorkloadAPIBase
 from spike.wire import call as calls
-from spike.wire import own, policy, secret, validate
+from spike.wire import cipher, own, policy, secret, validate
 from spike.wire.code import ErrorCode, code_of
 from spike.wire.go_json import decode_untrusted, encode
 from spike.wire.message import Empty, ErrorAnswer, GoTime, Message
@@ -255,6 +269,8 @@ class SmallNexus:
             calls.POLICY_GET.name: self.policy_get,
             calls.POLICY_DELETE.name: self.policy_delete,
             calls.POLICY_LIST.name: self.policy_list,
+            calls.CIPHER_ENCRYPT.name: self.cipher_encrypt,
+            calls.CIPHER_DECRYPT.name: self.cipher_decrypt,
             calls.OPERATOR_STATUS.name: self.status,
             calls.OPERATOR_PASSWORD_BEGIN.name: self.password_begin,
             calls.OPERATOR_INIT.name: self.init,
@@ -305,6 +321,8 @@ class SmallNexus:
             if call.needs_root_key and self.state != "open":
                 raise NotReadyError("no root key")
             self._authorize(call, request)
+            if request.header(b"content-type") == b"application/octet-stream":
+                return Response(200, self.cipher_raw(call, body), BINARY_HEADERS)
             answer = self._calls[call.name](decode_untrusted(call.request, body), request)
             return Response(200, encode(answer))
         except RefusalError as error:
@@ -427,6 +445,32 @@ class SmallNexus:
         if name not in self.policies:
             raise NotFoundError("no such policy")
         return self.policies[name]
+
+    # Encryption as a service
+
+    def _sealed(self, plaintext: bytes) -> bytes:
+        return seal_blob(self.ledger.root, 1, bytes.fromhex(self.ledger.store_id), plaintext)
+
+    def _opened(self, blob: bytes) -> bytes:
+        try:
+            store_id = bytes.fromhex(self.ledger.store_id)
+            return open_blob_untrusted(lambda _: self.ledger.root, store_id, blob)
+        except (OpenError, FormatError) as error:
+            raise InputError(error.message) from error
+
+    def cipher_raw(self, call: calls.AnyCall, body: bytes) -> bytes:
+        return self._sealed(body) if call is calls.CIPHER_ENCRYPT else self._opened(body)
+
+    def cipher_encrypt(self, asked: cipher.CipherEncryptRequest, _: Request) -> Message:
+        validate.check_algorithm(asked.algorithm)
+        return cipher.CipherEncryptAnswer(*split(self._sealed(asked.plaintext)))
+
+    def cipher_decrypt(self, asked: cipher.CipherDecryptRequest, _: Request) -> Message:
+        validate.check_nonce(asked.nonce)
+        if asked.version != 1:
+            raise InputError("no such version")
+        triple = CipherTriple(asked.version, asked.nonce, asked.ciphertext)
+        return cipher.CipherDecryptAnswer(self._opened(join_untrusted(triple)))
 
     # The root key
 
