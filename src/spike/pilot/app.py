@@ -19,6 +19,7 @@ class Entry(NamedTuple):
 COMMANDS: Final = {
     "secret": Entry("spike.pilot.command.secret:secret", "Put, get, list, delete secrets."),
     "policy": Entry("spike.pilot.command.policy:policy", "Say which workload may do what."),
+    "cipher": Entry("spike.pilot.command.cipher:cipher", "Encrypt and decrypt data."),
     "init": Entry("spike.pilot.command.init:init", "Make the root key of a new store."),
     "status": Entry("spike.pilot.command.status:status", "Say whether the key would come back."),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
