@@ -23,6 +23,7 @@ PUBLIC_NAMES = frozenset(
         "mac",
         "check_value",
         "data_check_value",
+        "proof_of",
     }  # functions of spike.crypto whose results are public
 )
 """What may be shown, by its name: a variable, an attribute or a function's result. A name of key

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, Final, NamedTuple
 
-from spike.crypto.mac import mac
+from spike.crypto.shamir import proof_of
 from spike.keeper import holding as rules
 from spike.keeper.access import Grant
 from spike.keeper.anchor import HeldAnchor
@@ -19,8 +19,6 @@ from spike.wire import keeper, validate
 from spike.wire.call import CallName
 from spike.wire.code import ErrorCode
 from spike.wire.message import Empty, ErrorAnswer, Message
-
-_PROOF: Final = b"spike/share/v1/proof"
 
 
 class Answer(NamedTuple):
@@ -176,5 +174,5 @@ def _shown(share: Share[KeyMemory] | None, nonce: bytes) -> keeper.Holding | Non
     if share is None:
         return None
     return keeper.Holding(
-        **asdict(share.label), epoch=share.epoch, proof=mac(share.value, _PROOF + nonce).hex()
+        **asdict(share.label), epoch=share.epoch, proof=proof_of(share.value, nonce).hex()
     )
