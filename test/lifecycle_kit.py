@@ -5,10 +5,14 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+import msgspec
+
 from spike.crypto.slot import Argon2Setting, SlotKey, derive_slot_secret
 from spike.lifecycle import keyring
 from spike.lifecycle.birth import NewSlot, Origin, first_ring
-from spike.lifecycle.ring import KeyRing
+from spike.lifecycle.keyring import KeyPurpose, Keyring, WrappedKey
+from spike.lifecycle.ring import KeyName, KeyRing, check_of, wrap
+from spike.lifecycle.state import State, Transition, enter
 from spike.memory.key_memory import KeyMemory
 
 AT = "2026-11-23T12:00:00Z"
@@ -31,6 +35,41 @@ def copy_of(key: KeyMemory) -> KeyMemory:
     with key.view() as source, own.view() as target:
         target[:] = source
     return own
+
+
+def with_next_cipher(ring: KeyRing) -> KeyRing:
+    """Return a ring one keyring later, whose cipher key has one more generation. The keys are copies."""
+    document = ring.document
+    old = document.active_key(KeyPurpose.CIPHER)
+    number = old.number + 1
+    with KeyMemory.generate() as key:
+        name = KeyName(KeyPurpose.CIPHER, "", number)
+        new = WrappedKey(
+            purpose=KeyPurpose.CIPHER,
+            slot="",
+            number=number,
+            root=document.active_root.number,
+            check=check_of(document.store_id, name, key),
+            wrapped=wrap(ring.root, document.active_root.number, document.store_id, name, key),
+            history=enter(enter((), _step(State.PRE_ACTIVATION)), _step(State.ACTIVE)),
+        )
+    ended = msgspec.structs.replace(old, history=enter(old.history, _step(State.DEACTIVATED)))
+    keys = tuple(ended if each is old else each for each in document.keys)
+    return KeyRing.open(_next(document, keys=(*keys, new)), copy_of(ring.root))
+
+
+def accepting_from(ring: KeyRing, oldest_cipher: int) -> KeyRing:
+    """Return a ring one keyring later that decrypts nothing older than a generation."""
+    return ring.replaced(_next(ring.document, oldest_cipher=oldest_cipher))
+
+
+def _next(document: Keyring, **changes: object) -> Keyring:
+    later = {"revision": document.revision + 1, "epoch": document.epoch + 1, **changes}
+    return msgspec.structs.replace(document, **later)
+
+
+def _step(state: State) -> Transition:
+    return Transition(state=state, at=AT, actor=ADMIN, reason="a test")
 
 
 def born(name: str = "admin", password: bytes | None = None) -> Born:
