@@ -91,10 +91,14 @@ class DevProcess:
 
     def event(self, name: str) -> dict[str, Any]:
         """Read JSON events until one of this name."""
-        while True:
-            event: dict[str, Any] = json.loads(self.wait_for("\n"))
-            if event["event"] == name:
-                return event
+        return self.events_until(name)[-1]
+
+    def events_until(self, name: str) -> list[dict[str, Any]]:
+        """Read JSON events until one of this name; return all of them."""
+        seen: list[dict[str, Any]] = []
+        while not (seen and seen[-1]["event"] == name):
+            seen.append(json.loads(self.wait_for("\n")))
+        return seen
 
     def type(self, text: str) -> None:
         """Type on the terminal."""

@@ -16,16 +16,14 @@ from spike.pilot.dev.keeper import (
     THRESHOLD,
     Tally,
     all_looked_at,
-    holds_share,
     may_come_back,
     nexus_variables,
     sites_at,
     tally_of,
-    waits_for_share,
 )
 from spike.pilot.dev.machine import check_machine, choose_port, choose_ports, find_programs
 from spike.pilot.dev.place import DevPlace, default_directory, require_empty
-from spike.pilot.dev.report import CameBack, Locked, Resupplied, Served, data_of, lines_of
+from spike.pilot.dev.report import CameBack, Locked, Served, data_of, lines_of
 from spike.pilot.dev.world import without_ours
 from spike.wire.own import StatusAnswer, StatusKeeper
 
@@ -139,57 +137,30 @@ def test_free_port_is_taken_as_it_is_and_a_taken_one_names_another() -> None:
     assert choose_port(0) > 0
 
 
-def told(state: str, keepers: str, threshold: int | None = 2) -> StatusAnswer:
-    """What Nexus says; `keepers` are their states."""
+def told(state: str, keepers: str, missing: str | None = None) -> StatusAnswer:
+    """What Nexus says; `keepers` are their states, `missing` is what it waits for."""
     known = [
         StatusKeeper(index, f"https://localhost:{index}", "", each)
         for index, each in enumerate(keepers.split(), 1)
     ]
-    return StatusAnswer(state == "open", state=state, keepers=known, keeper_threshold=threshold)
+    ready = state == "open"
+    return StatusAnswer(ready, state=state, keepers=known, keeper_threshold=2, recovery=missing)
 
 
 @pytest.mark.parametrize(
     ("status", "hope"),
     [
         (told("locked", "unknown unknown unknown"), True),
-        (told("locked", "current current unknown"), True),
-        (told("locked", "current empty unknown"), True),
-        (told("locked", "current current foreign"), True),
-        (told("locked", "current empty unreachable"), False),
-        (told("locked", "empty empty empty"), False),
-        (told("locked", "unknown empty empty"), False),
-        (told("locked", "foreign foreign current"), False),
-        (told("locked", "suspect suspect old"), False),
-        (told("locked", "", None), False),
+        (told("locked", "unknown unknown unknown", missing="Keeper 2: it holds no share"), False),
+        (told("locked", ""), False),
         (told("open", "current current current"), False),
         (told("uninitialized", "unknown unknown unknown"), False),
     ],
 )
-def test_keepers_are_waited_for_while_enough_of_them_may_hold_a_share(
+def test_keepers_are_waited_for_until_nexus_has_asked_them_all(
     status: StatusAnswer, hope: bool
 ) -> None:
     assert may_come_back(status) is hope
-
-
-@pytest.mark.parametrize(
-    ("status", "waits", "holds"),
-    [
-        (told("open", "empty current current"), True, False),
-        (told("open", "unreachable current current"), True, False),
-        (told("open", "unknown current current"), True, False),
-        (told("open", "current current current"), False, True),
-        (told("open", "suspect current current"), False, False),
-        (told("open", "foreign current current"), False, False),
-        (told("locked", "empty current current"), True, False),
-        (told("locked", "empty current unreachable"), False, False),
-    ],
-)
-def test_keeper_is_waited_for_while_its_share_is_on_its_way(
-    status: StatusAnswer, waits: bool, holds: bool
-) -> None:
-    assert waits_for_share(status, 1) is waits
-    assert holds_share(status, 1) is holds
-    assert not waits_for_share(status, 4)
 
 
 def test_nexus_is_asked_again_until_it_has_looked_at_each_keeper() -> None:
@@ -256,7 +227,6 @@ def test_report_says_who_holds_shares_and_what_they_are_good_for(tmp_path: Path)
     assert not [line for line in lines_of(Locked(place, "")) if "Keepers" in line]
     assert data_of(CameBack()) == {"event": "came-back"}
     assert re.search("by itself", "".join(lines_of(CameBack())))
-    assert data_of(Resupplied("Keeper 2")) == {"event": "resupplied", "name": "Keeper 2"}
 
 
 def test_taken_port_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:

@@ -97,15 +97,24 @@ class Stage:
         Raises:
             ClaimError: it does not, in time.
         """
+        return self.events_until(name, limit_s)[-1]
+
+    def events_until(self, name: str, limit_s: float) -> list[dict[str, Any]]:
+        """Read what `spike dev` tells until it tells `name`; return all of it.
+
+        Raises:
+            ClaimError: it does not, in time.
+        """
         deadline_s = time.monotonic() + limit_s
-        while True:
+        seen: list[dict[str, Any]] = []
+        while not (seen and seen[-1]["event"] == name):
             event = self._next_event(deadline_s)
             if event["event"] == "password":
                 self.password = event["password"]
             if event["event"] == "failed":
                 raise ClaimError(f"spike dev says: {event['message']}")
-            if event["event"] == name:
-                return event
+            seen.append(event)
+        return seen
 
     def _next_event(self, deadline_s: float) -> dict[str, Any]:
         assert self._process is not None
@@ -201,11 +210,34 @@ class Stage:
         Raises:
             ClaimError: it says nothing.
         """
+        return str(self.status()[1]["state"])
+
+    def status(self) -> tuple[int, dict[str, Any]]:
+        """Return the exit code of `spike status` and all that it says.
+
+        Raises:
+            ClaimError: it says nothing.
+        """
         ran = self.run("spike", "status", "--format", "json")
         try:
-            return str(json.loads(ran.output)["state"])
-        except (ValueError, KeyError):
-            raise ClaimError(f"spike status fails: {ran.errors.strip()}") from None
+            told = json.loads(ran.output)
+        except ValueError:
+            told = {}
+        if "state" not in told:
+            raise ClaimError(f"spike status fails: {ran.errors.strip()}")
+        return ran.code, told
+
+    def process_of(self, spiffe_id: str) -> int:
+        """Return the number of the process that Authority gives an identity of its own.
+
+        Raises:
+            ClaimError: there is not exactly one.
+        """
+        told = json.loads(self.run_well("spike-authority", "status", "--format", "json"))
+        found = [grant["pid"] for grant in told["grants"] if grant["id"] == spiffe_id]
+        if len(found) != 1:
+            raise ClaimError(f"{len(found)} processes are {spiffe_id}, and one should be")
+        return int(found[0])
 
 
 def descendants(ancestor: int) -> tuple[int, ...]:

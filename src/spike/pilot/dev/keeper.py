@@ -14,10 +14,6 @@ THRESHOLD: Final = 2
 KEEPER_ID: Final = "spiffe://spike.ist/spike/keeper"
 
 CURRENT: Final = "current"
-# Nexus has not looked yet, or has looked and found a share: nothing that keeps the key away is known.
-_HOPEFUL: Final = frozenset({CURRENT, "unknown"})
-# A share is on its way to a Keeper in one of these states, or will be once it answers.
-_WAITING: Final = frozenset({"unknown", "empty", "unreachable"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,28 +71,11 @@ def tally_of(status: StatusAnswer) -> Tally:
 def may_come_back(status: StatusAnswer) -> bool:
     """Tell whether a locked Nexus may have its key back from the Keepers at any moment.
 
-    It may while so many Keepers are not known to hold nothing that their shares would be enough.
+    It may until it says what is missing: it has asked them all once by then.
     """
-    if status.state != "locked" or not status.keeper_threshold:
-        return False
-    hopeful = sum(keeper.state in _HOPEFUL for keeper in status.keepers or ())
-    return hopeful >= status.keeper_threshold
+    return status.state == "locked" and bool(status.keepers) and not status.recovery
 
 
 def all_looked_at(status: StatusAnswer) -> bool:
     """Tell whether Nexus has looked at each of its Keepers since it is open."""
     return all(keeper.state != "unknown" for keeper in status.keepers or ())
-
-
-def waits_for_share(status: StatusAnswer, index: int) -> bool:
-    """Tell whether a Keeper has to be given its share and will be, by a Nexus that has or gets the key."""
-    if status.state != "open" and not may_come_back(status):
-        return False
-    return any(
-        keeper.index == index and keeper.state in _WAITING for keeper in status.keepers or ()
-    )
-
-
-def holds_share(status: StatusAnswer, index: int) -> bool:
-    """Tell whether a Keeper has proven that it holds its share."""
-    return any(keeper.index == index and keeper.state == CURRENT for keeper in status.keepers or ())

@@ -20,12 +20,9 @@ from spike.error import NotReadyError, SettingError, SpikeError
 from spike.lifecycle import password as passwords
 from spike.pilot import prompt
 from spike.pilot.dev.keeper import (
-    KeeperSite,
     all_looked_at,
-    holds_share,
     may_come_back,
     tally_of,
-    waits_for_share,
 )
 from spike.pilot.dev.machine import Programs
 from spike.pilot.dev.part import ended, start_as, stopped
@@ -37,7 +34,6 @@ from spike.pilot.dev.report import (
     LeftLocked,
     Locked,
     Report,
-    Resupplied,
     Served,
     Unlocked,
 )
@@ -47,6 +43,8 @@ from spike.wire.own import StatusAnswer
 
 SLOT: Final = "admin"
 _LOOK_AGAIN_S: Final = 0.1
+# What is reported is complete then; a Keeper that does not answer takes Nexus four seconds.
+_SETTLE_S: Final = 10.0
 # Where nobody waits for the outcome.
 _SELDOM_S: Final = 0.5
 _PATIENCE: Final = "5s"
@@ -75,26 +73,24 @@ class Opening:
                 await asyncio.to_thread(self._initialize)
             if status.state == "locked":
                 await self._bring_back()
-            status = await self._look_until(
-                lambda found: found.state != "open" or all_looked_at(found)
-            )
+            status = await self._settled()
         except SpikeError as error:
             self.report.tell(Failed(error.message, error.next_step))
             return
         url = self.environment["SPIKE_NEXUS_API_URL"]
         self.report.tell(Served(self.place, url, status.state or "", tally_of(status)))
+        if status.state == "locked":
+            await self._look_until(_is_open, _SELDOM_S)
+            self.report.tell(Unlocked())
 
-    async def resupplied(self, site: KeeperSite) -> None:
-        """Wait until a Keeper that was started again holds its share again, and tell it.
-
-        Returns without a word when it will not be given one: while the store stays locked, or when
-        Nexus finds something wrong with it.
-        """
-        status = await self._look_until(
-            lambda found: not waits_for_share(found, site.index), _SELDOM_S
-        )
-        if holds_share(status, site.index):
-            self.report.tell(Resupplied(site.name))
+    async def _settled(self) -> StatusAnswer:
+        """Return what Nexus says once it has looked at its Keepers, or has not for a while."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                return await self._look_until(
+                    lambda found: not _is_open(found) or all_looked_at(found)
+                )
+        return await self._look_until(lambda _: True)
 
     def _status(self) -> StatusAnswer:
         patient = {**self.environment, "SPIKE_SPIFFE_SOURCE_TIMEOUT": _PATIENCE}

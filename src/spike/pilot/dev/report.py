@@ -58,13 +58,6 @@ class CameBack:
 
 
 @dataclass(frozen=True, slots=True)
-class Resupplied:
-    """A Keeper that was started again has been given its share."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class Failed:
     """Something did not work, and the parts go on."""
 
@@ -84,18 +77,7 @@ class Stopped:
     left: Path | None
 
 
-Event = (
-    Served
-    | Locked
-    | LeftLocked
-    | Unlocked
-    | CameBack
-    | Resupplied
-    | Failed
-    | Death
-    | Stopping
-    | Stopped
-)
+Event = Served | Locked | LeftLocked | Unlocked | CameBack | Failed | Death | Stopping | Stopped
 
 
 class Report(Protocol):
@@ -187,8 +169,6 @@ def lines_of(event: Event) -> list[str]:
             return ["", "The store is open."]
         case CameBack():
             return ["", "The store is open: its root key came back from the Keepers by itself."]
-        case Resupplied(name):
-            return [f"{name} has its share again."]
         case Failed(message, next_step):
             return [f"Error: {message}.", *([f"Next: {next_step}."] if next_step else [])]
         case Death(name, pause_s=pause_s, last_words=words):
@@ -222,7 +202,7 @@ def data_of(event: Event) -> dict[str, object]:
             fields = {"why": why, "restore": f"{source_line(place)} && {RESTORE}"}
         case Stopped(left):
             fields = {"left": None if left is None else str(left)}
-        case Death() | Failed() | Unlocked() | CameBack() | Resupplied() | Stopping():
+        case Death() | Failed() | Unlocked() | CameBack() | Stopping():
             fields = asdict(event)
     return {"event": spelled, **fields}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import shutil
 import signal
@@ -147,20 +146,13 @@ async def _run(world: World, supervisor: Supervisor, launcher: Launcher, report:
         Supervised(world.authority(), lambda: _authority_answers(world.place), _nothing)
     )
     # A Nexus that finds the Keepers there has no reason to wait before it looks again.
-    await supervisor.start(*(_keeper(world, site, launcher, opening) for site in world.keepers))
+    await supervisor.start(*(_keeper(world, site, launcher) for site in world.keepers))
     await supervisor.start(Supervised(world.nexus(launcher), opening.reachable, opening.open))
     await supervisor.failed()
 
 
-def _keeper(world: World, site: KeeperSite, launcher: Launcher, opening: Opening) -> Supervised:
-    starts = itertools.count()
-
-    async def served() -> None:
-        # With the first start comes init, or a store whose Keepers are all empty: `opening` tells that.
-        if next(starts) > 0:
-            await opening.resupplied(site)
-
-    return Supervised(world.keeper(site, launcher), lambda: _listens(site.port), served)
+def _keeper(world: World, site: KeeperSite, launcher: Launcher) -> Supervised:
+    return Supervised(world.keeper(site, launcher), lambda: _listens(site.port), _nothing)
 
 
 def _stop_event(supervisor: Supervisor) -> asyncio.Event:
