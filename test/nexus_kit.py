@@ -19,10 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import lifecycle_kit
+import msgspec
 from spiffe_kit import Ca, material
 from spike.crypto.slot import seal_to
+from spike.lifecycle.birth import FIRST
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.dispatch import Dispatcher
+from spike.nexus.keeper_call import KeeperCalls
+from spike.nexus.keeper_desk import KeeperDesk
+from spike.nexus.keeper_link import KeeperLink
+from spike.nexus.keeper_loop import KeeperLoop
+from spike.nexus.keeper_refresh import deliver, new_set, require_free
+from spike.nexus.keeper_setting import NO_KEEPERS, KeeperSetting
 from spike.nexus.key_call import KeyCalls
 from spike.nexus.lite import Service
 from spike.nexus.password_desk import PasswordDesk
@@ -32,6 +40,8 @@ from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_call import SECRET_HANDLERS
+from spike.nexus.shard_call import ShardCalls
+from spike.nexus.shard_flow import ShardDesk
 from spike.nexus.vault import Vault
 from spike.nexus.watch import MemoryWatch
 from spike.policy.role import RoleMap
@@ -63,8 +73,16 @@ Handle = Callable[[Request], Awaitable[Response]]
 class RunningNexus:
     """One Nexus on loopback, and a way to call it as anybody."""
 
-    def __init__(self, ca: Ca, server: Server, vault: Vault, extra: dict[str, Handle]) -> None:
+    def __init__(
+        self,
+        ca: Ca,
+        server: Server,
+        vault: Vault,
+        extra: dict[str, Handle],
+        keepers: KeeperDesk,
+    ) -> None:
         self.ca = ca
+        self.keepers = keepers
         self.server = server
         self.vault = vault
         self._extra = extra
@@ -157,10 +175,13 @@ async def running(
     federated: Sequence[Ca] = (),
     service: Service = Service.WHOLE,
     cipher_limit_bytes: int = 64 << 10,
+    keepers: KeeperSetting = NO_KEEPERS,
+    unattended: bool = False,
 ) -> AsyncIterator[RunningNexus]:
     """Run a Nexus. `born`: with a root key from a derived slot key; else as it finds the store.
 
-    A `password` opens its slot. Without `directory` and `store` it is on the memory engine.
+    A `password` opens its slot. Without `directory` and `store` it is on the memory engine. `unattended`: the loop over
+    the Keepers runs; else a test takes each step itself.
     """
     async with contextlib.AsyncExitStack() as stack:
         if store is None:
@@ -173,21 +194,30 @@ async def running(
             each.prepare()
         vault = Vault(store, places, lambda: UnixNs(time.time_ns()), 10)
         stack.push_async_callback(vault.close)
+        roles = RoleMap.from_settings(environment or {})
+        ca = ca or Ca("spike.ist")
+        source = HeldSource(material(ca.svid(NEXUS), ca, *federated))
+        links = [KeeperLink(peer, source, roles) for peer in keepers.peers]
+        keeper_desk = KeeperDesk(vault, links, keepers)
+        stack.callback(keeper_desk.close)
         if born:
-            await give_birth(vault, password)
-        desk, restores = PasswordDesk(), RestoreDesk(vault)
+            await give_birth(vault, password, keeper_desk)
+        desk, restores = PasswordDesk(), RestoreDesk(vault, keeper_desk.witnesses)
         stack.push_async_callback(desk.close)
         stack.callback(restores.forget)
+        shards = ShardDesk(
+            vault, desk, restores, shares=keepers.shares, threshold=keepers.threshold
+        )
+        stack.callback(shards.forget)
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
             **CipherCalls(vault, cipher_limit_bytes).handlers(),
-            **KeyCalls(vault, desk, restores, MemoryWatch(vault)).handlers(),
+            **KeyCalls(keeper_desk, desk, restores, MemoryWatch(vault)).handlers(),
+            **ShardCalls(shards, MemoryWatch(vault)).handlers(),
+            **KeeperCalls(keeper_desk).handlers(),
         }
-        roles = RoleMap.from_settings(environment or {})
         dispatcher = Dispatcher(vault, handlers, roles, 1 << 20, service)
-        ca = ca or Ca("spike.ist")
-        source = HeldSource(material(ca.svid(NEXUS), ca, *federated))
         extra: dict[str, Handle] = {}
 
         async def handle(request: Request) -> Response:
@@ -203,17 +233,59 @@ async def running(
         )
         await server.start()
         stack.push_async_callback(server.drain, 5.0)
-        started = RunningNexus(ca, server, vault, extra)
+        if unattended:
+            loop = asyncio.create_task(KeeperLoop(keeper_desk).run())
+            stack.push_async_callback(_cancelled, loop)
+        started = RunningNexus(ca, server, vault, extra, keeper_desk)
         stack.callback(started.close)
         yield started
 
 
-async def give_birth(vault: Vault, password: bytes | None = None) -> lifecycle_kit.Born:
-    """Initialize a vault from a derived key, or from a password at the least cost of Argon2id."""
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def give_birth(
+    vault: Vault, password: bytes | None = None, keepers: KeeperDesk | None = None
+) -> lifecycle_kit.Born:
+    """Initialize a vault from a derived key, or from a password at the least cost of Argon2id.
+
+    With Keepers these are given their shares as by an init.
+    """
+    if keepers is not None and keepers.links:
+        return await _born_with(keepers, password)
     born = lifecycle_kit.born(password=password)
     sealed = SealedStore(vault.store, born.ring)
     revision, raw = await vault.replace_keyring(
         born.ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
     )
     await vault.open_with(born.ring, revision, raw, await PolicyBook.load(sealed))
+    return born
+
+
+async def _born_with(keepers: KeeperDesk, password: bytes | None) -> lifecycle_kit.Born:
+    """Do what an init does, but from a derived key."""
+    vault = keepers.vault
+    born = lifecycle_kit.born(password=password)
+    document = born.ring.document
+    await require_free(keepers.links)
+    dealt = new_set(
+        keepers.links,
+        keepers.setting.threshold,
+        born.ring.root,
+        store_id=document.store_id,
+        lineage=document.lineage,
+        generation=FIRST,
+    )
+    await deliver(keepers.links, dealt, born.ring.root, document.active_root.check)
+    in_force = msgspec.structs.replace(dealt.share_set, staged=False)
+    ring = born.ring.replaced(msgspec.structs.replace(document, share_sets=(in_force,)))
+    sealed = SealedStore(vault.store, ring)
+    revision, raw = await vault.replace_keyring(
+        ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
+    )
+    await vault.open_with(ring, revision, raw, await PolicyBook.load(sealed))
+    keepers.adopt(dealt.held)
+    await keepers.look()
     return born

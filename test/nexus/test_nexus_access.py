@@ -50,6 +50,8 @@ MAY = {
     "cipher encrypt": {SUPERUSER, LITE, CIPHERER},
     "cipher decrypt": {SUPERUSER, LITE, CIPHERER},
     "bootstrap verify": {BOOTSTRAP},
+    "operator recover": {RECOVER},
+    "operator restore": {RESTORE},
     "operator restore by password": {RESTORE},
     "operator restore by file": {RESTORE},
     "operator password begin": {SUPERUSER, RESTORE},

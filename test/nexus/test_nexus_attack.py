@@ -165,7 +165,9 @@ async def test_a_row_that_cannot_be_ends_a_restore_by_name(meddled: Lost) -> Non
 @pytest.mark.parametrize(
     "meddled", ["INSERT INTO record VALUES (NULL, 'No Kind', '', '', 1, 1, x'00')"], indirect=True
 )
-async def test_a_row_that_nothing_asks_for_keeps_no_store_away_and_is_told_of(meddled: Lost) -> None:
+async def test_a_row_that_nothing_asks_for_keeps_no_store_away_and_is_told_of(
+    meddled: Lost,
+) -> None:
     async with running(meddled.data, place=meddled.place, born=False) as nexus:
         assert (await nexus.restore(PASSWORD))[0] == 200
         _, told = await nexus.call(SUPERUSER, "/v1/operator/status")

@@ -29,6 +29,7 @@ from spike.wire.own import (
     FileRestoreRequest,
     InitAnswer,
     InitRequest,
+    KeeperRefreshAnswer,
     PasswordRestoreRequest,
     RestoreAnswer,
     StatusAnswer,
@@ -292,6 +293,16 @@ class NexusClient:
     def get_status(self) -> StatusAnswer:
         """Return the state of Nexus; all but `ready` is for the superuser alone."""
         return self._read(calls.OPERATOR_STATUS, Empty(), "status")
+
+    def refresh_keepers(self) -> KeeperRefreshAnswer:
+        """Give every Keeper a new share of the same root key; all of them or none.
+
+        Raises:
+            RefusalError: with the reason. Nothing was changed.
+        """
+        return self._call(
+            calls.KEEPER_REFRESH, Empty(), "keeper refresh", KEY_TIMEOUT_S, repeatable=False
+        )
 
     def init(self, secret: PasswordFor) -> InitAnswer:
         """Make the root key of an empty store, with one backup slot for this password.

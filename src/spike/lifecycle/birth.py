@@ -13,6 +13,7 @@ from spike.lifecycle.keyring import (
     KeyPurpose,
     Keyring,
     RootGeneration,
+    ShareSet,
     Slot,
     SlotKind,
     WrappedKey,
@@ -47,10 +48,13 @@ class NewSlot:
     auth: KeyMemory
 
 
-def first_ring(origin: Origin, new: NewSlot | None, root: KeyMemory) -> KeyRing:
+def first_ring(
+    origin: Origin, new: NewSlot | None, root: KeyMemory, shares: ShareSet | None = None
+) -> KeyRing:
     """Return the ring of a new store. Takes over `root` and the slot's key, also when it fails.
 
-    Only a store that keeps nothing is born without a slot: there is nothing its key could bring back.
+    Only a store that keeps nothing is born without a slot: there is nothing its key could bring back. `shares` is the
+    set that the Keepers already hold, if there are any; with the first keyring it is in force.
     """
     keys = {
         KeyName(KeyPurpose.RECORD, "", FIRST): KeyMemory.generate(),
@@ -60,7 +64,7 @@ def first_ring(origin: Origin, new: NewSlot | None, root: KeyMemory) -> KeyRing:
     if new is not None:
         keys[KeyName(KeyPurpose.BACKUP_AUTH, origin.slot_id, FIRST)] = new.auth
     try:
-        return KeyRing(_first_document(origin, new, root, keys), root, keys)
+        return KeyRing(_first_document(origin, new, root, keys, shares), root, keys)
     except BaseException:
         for key in (*keys.values(), root):
             key.wipe()
@@ -68,7 +72,11 @@ def first_ring(origin: Origin, new: NewSlot | None, root: KeyMemory) -> KeyRing:
 
 
 def _first_document(
-    origin: Origin, new: NewSlot | None, root: KeyMemory, keys: dict[KeyName, KeyMemory]
+    origin: Origin,
+    new: NewSlot | None,
+    root: KeyMemory,
+    keys: dict[KeyName, KeyMemory],
+    shares: ShareSet | None,
 ) -> Keyring:
     born = _born(origin)
     check = check_value(root, bytes.fromhex(origin.store_id), FIRST).hex()
@@ -93,7 +101,7 @@ def _first_document(
             for name, key in keys.items()
         ),
         slots=() if new is None else (_first_slot(origin, new, root, check),),
-        share_sets=(),
+        share_sets=() if shares is None else (msgspec.structs.replace(shares, staged=False),),
         operation=None,
         oldest_cipher=FIRST,
         next_event=2,

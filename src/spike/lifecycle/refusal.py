@@ -26,6 +26,7 @@ class Reason(StrEnum):
     OLD = "old"
     STALE_STORE = "stale_store"
     EXPIRED = "expired"
+    KEEPER = "keeper"
     BUSY = "busy"
     TOO_SOON = "too_soon"
 

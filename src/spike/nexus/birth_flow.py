@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from dataclasses import dataclass
 from typing import Final
 
 from spike.crypto.slot import SALT_BYTES, Argon2Setting
@@ -16,6 +17,8 @@ from spike.lifecycle.restore import choose, choose_slot
 from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.slot import header_of
 from spike.memory.key_memory import KeyMemory
+from spike.nexus.keeper_desk import KeeperDesk
+from spike.nexus.keeper_refresh import NewSet, deliver, new_set, require_free, withdraw
 from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordSession
 from spike.nexus.policy_book import ACCESS_LIST_ID, PolicyBook
@@ -54,25 +57,54 @@ async def require_unborn(vault: Vault) -> None:
         )
 
 
-async def initialize(
-    vault: Vault, session: PasswordSession, sealed_password: bytes, slot_name: str, actor: str
-) -> Opened:
-    """Make the root key and everything below it, commit, prove the backup, and open the vault.
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What an init is asked with: the sealed password, the name of its slot, who asks."""
+
+    sealed_password: bytes
+    slot_name: str
+    actor: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Conceived:
+    """A first ring nobody has been told of, and the shares the Keepers hold of its root key, if there are Keepers."""
+
+    ring: KeyRing
+    shares: NewSet | None
+
+
+async def initialize(keepers: KeeperDesk, session: PasswordSession, birth: Birth) -> Opened:
+    """Make the root key and everything below it, bring the shares to the Keepers, commit, prove the backup, and open
+    the vault.
 
     Raises:
         RefusalError: the store is not empty, or the password is refused.
         StoreError: the store failed; it is as it was, unless it failed again when that was put right. Then
             the password that was given restores it. Backup places that failed are in the vault's `places`.
     """
+    vault = keepers.vault
     async with vault.lock:
         await require_unborn(vault)
-        ring = await _conceive(vault, session, sealed_password, slot_name, actor)
+        await require_free(keepers.links)
+        conceived = await _conceive(keepers, session, birth)
         try:
-            return await _bring_forth(vault, session, ring)
+            opened = await _bring_forth(keepers, session, conceived)
         except BaseException:
             if not vault.is_open:
-                ring.wipe()
+                conceived.ring.wipe()
+                await _miscarry(keepers, conceived.shares)
             raise
+        keepers.adopt(None if conceived.shares is None else conceived.shares.held)
+    # The Keepers commit; one that does not now is told again at the next look.
+    await keepers.look()
+    return opened
+
+
+async def _miscarry(keepers: KeeperDesk, shares: NewSet | None) -> None:
+    if shares is not None:
+        shares.held.wipe()
+        await withdraw(keepers.links, shares.share_set.id)
 
 
 async def bear_volatile(vault: Vault) -> Opened:
@@ -95,28 +127,48 @@ def _origin(vault: Vault, actor: str) -> Origin:
     )
 
 
-async def _conceive(
-    vault: Vault, session: PasswordSession, sealed_password: bytes, slot_name: str, actor: str
-) -> KeyRing:
-    origin = _origin(vault, actor)
+async def _conceive(keepers: KeeperDesk, session: PasswordSession, birth: Birth) -> _Conceived:
+    origin = _origin(keepers.vault, birth.actor)
     salt, setting = secrets.token_bytes(SALT_BYTES), Argon2Setting()
     public = await session.derive(
         Derive(
-            sealed_password=sealed_password,
+            sealed_password=birth.sealed_password,
             argon2=setting.phc(),
             salt=salt,
             store_id=bytes.fromhex(origin.store_id),
             slot_id=bytes.fromhex(origin.slot_id),
-            judge=(slot_name,),
+            judge=(birth.slot_name,),
         )
     )
-    new_slot = NewSlot(slot_name, setting.phc(), salt, public, session.take_auth())
-    return first_ring(origin, new_slot, KeyMemory.generate())
+    root = KeyMemory.generate()
+    shares = _dealt(keepers, origin, root)
+    new_slot = NewSlot(birth.slot_name, setting.phc(), salt, public, session.take_auth())
+    ring = first_ring(origin, new_slot, root, None if shares is None else shares.share_set)
+    return _Conceived(ring, shares)
 
 
-async def _bring_forth(vault: Vault, session: PasswordSession, ring: KeyRing) -> Opened:
+def _dealt(keepers: KeeperDesk, origin: Origin, root: KeyMemory) -> NewSet | None:
+    if not keepers.links:
+        return None
+    return new_set(
+        keepers.links,
+        keepers.setting.threshold,
+        root,
+        store_id=origin.store_id,
+        lineage=origin.lineage,
+        generation=FIRST,
+    )
+
+
+async def _bring_forth(
+    keepers: KeeperDesk, session: PasswordSession, conceived: _Conceived
+) -> Opened:
+    vault, ring = keepers.vault, conceived.ring
     sealed = SealedStore(vault.store, ring)
     try:
+        if conceived.shares is not None:
+            check = ring.document.active_root.check
+            await deliver(keepers.links, conceived.shares, ring.root, check)
         revision, raw = await vault.replace_keyring(
             ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
         )

@@ -232,7 +232,7 @@ async def _anchors(
     return found + [("a backup place's anchor", raw) for raw in in_places]
 
 
-async def anchors_in_places(vault: Vault, store_id: str) -> list[bytes]:
+async def anchors_of_places(vault: Vault, store_id: str) -> list[bytes]:
     """Return every anchor that a backup place holds of a store, alone or in the key backup. None is authenticated."""
     found: list[bytes] = []
     for state in vault.places:

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from spike.error import InputError, StoreError
-from spike.nexus.birth_flow import initialize, require_unborn
+from spike.nexus.birth_flow import Birth, initialize, require_unborn
 from spike.nexus.examination import Asked, Examined
 from spike.nexus.handler import Handler, OnKey
+from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
-from spike.nexus.vault import Opened, PlaceState, Vault
+from spike.nexus.vault import Opened, PlaceState
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Extent, Grant
 from spike.wire import call
@@ -39,9 +40,10 @@ class KeyCalls:
     """Handlers bound to one vault and the desks beside it."""
 
     def __init__(
-        self, vault: Vault, desk: PasswordDesk, restores: RestoreDesk, watch: MemoryWatch
+        self, keepers: KeeperDesk, desk: PasswordDesk, restores: RestoreDesk, watch: MemoryWatch
     ) -> None:
-        self._vault = vault
+        self._keepers = keepers
+        self._vault = keepers.vault
         self._desk = desk
         self._restores = restores
         self._watch = watch
@@ -74,9 +76,8 @@ class KeyCalls:
         actor = str(grant.peer)
         session = self._desk.take(asked.session, actor)
         try:
-            opened = await initialize(
-                self._vault, session, asked.sealed_password, asked.slot_name, actor
-            )
+            birth = Birth(asked.sealed_password, asked.slot_name, actor)
+            opened = await initialize(self._keepers, session, birth)
         finally:
             await session.close()
         self._watch.look()
@@ -136,6 +137,7 @@ class KeyCalls:
         phase = await self._vault.phase()
         opened = self._vault.opened if self._vault.is_open else None
         document = None if opened is None else opened.document
+        keepers, threshold, margin = self._keepers.status() or (None, None, None)
         return StatusAnswer(
             ready=opened is not None,
             state=phase.value,
@@ -150,6 +152,11 @@ class KeyCalls:
             stops=sorted(self._vault.stops),
             storage=await self._storage(),
             places=None if opened is None else self._places(opened),
+            keepers=keepers,
+            keeper_threshold=threshold,
+            keeper_margin=margin,
+            recovery=self._keepers.waits_for or None if opened is None else None,
+            remarks=list(self._keepers.remarks) or None,
             anchor=None if opened is None else opened.anchor_raw(),
         )
 

@@ -13,6 +13,10 @@ from spike.memory.process import harden
 from spike.nexus.birth_flow import bear_volatile
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.dispatch import Dispatcher
+from spike.nexus.keeper_call import KeeperCalls
+from spike.nexus.keeper_desk import KeeperDesk
+from spike.nexus.keeper_link import KeeperLink
+from spike.nexus.keeper_loop import KeeperLoop
 from spike.nexus.key_call import KeyCalls
 from spike.nexus.lite import Service, service_of, unserved
 from spike.nexus.password_desk import PasswordDesk
@@ -21,6 +25,8 @@ from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
+from spike.nexus.shard_call import ShardCalls
+from spike.nexus.shard_flow import ShardDesk
 from spike.nexus.vault import Vault
 from spike.nexus.watch import MemoryWatch
 from spike.policy.role import Role
@@ -62,15 +68,23 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         require_role(source.material.svid.id, setting.roles, Role.NEXUS)
         desk = PasswordDesk()
         stack.push_async_callback(desk.close)
-        restores = RestoreDesk(vault)
+        keepers = _keepers(setting, vault, source)
+        stack.callback(keepers.close)
+        restores = RestoreDesk(vault, keepers.witnesses)
         stack.callback(restores.forget)
+        counts = setting.keepers
+        shards = ShardDesk(vault, desk, restores, shares=counts.shares, threshold=counts.threshold)
+        stack.callback(shards.forget)
         watch = MemoryWatch(vault)
         await stack.enter_async_context(_running(watch.run()))
+        await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
             **CipherCalls(vault, setting.cipher_limit_bytes).handlers(),
-            **KeyCalls(vault, desk, restores, watch).handlers(),
+            **KeyCalls(keepers, desk, restores, watch).handlers(),
+            **ShardCalls(shards, watch).handlers(),
+            **KeeperCalls(keepers).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes, service)
         server = Server(
@@ -101,6 +115,13 @@ async def _vault(setting: NexusSetting, store: Store) -> Vault:
     if not health.durable:
         await bear_volatile(vault)
     return vault
+
+
+def _keepers(setting: NexusSetting, vault: Vault, source: X509Source) -> KeeperDesk:
+    """Return the desk of the Keepers. A store that keeps nothing has none: its key brings nothing back."""
+    peers = () if vault.is_open else setting.keepers.peers
+    links = [KeeperLink(peer, source, setting.roles) for peer in peers]
+    return KeeperDesk(vault, links, setting.keepers)
 
 
 @contextlib.asynccontextmanager

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from spike.nexus.keeper_setting import KeeperSetting, read_keeper_setting
 from spike.policy.role import RoleMap
 from spike.secret.cipher_blob import SIZE_LIMIT_BYTES as CIPHER_LIMIT_BYTES
 from spike.server.setting import SettingReader
@@ -29,6 +30,7 @@ class NexusSetting:
     strict_memory: bool
     drain_s: float
     roles: RoleMap
+    keepers: KeeperSetting
 
 
 def read_setting(environment: Mapping[str, str], home: Path) -> NexusSetting:
@@ -57,4 +59,5 @@ def read_setting(environment: Mapping[str, str], home: Path) -> NexusSetting:
         strict_memory=read.truth("SPIKE_MEMORY_STRICT", default="false"),
         drain_s=read.duration("SPIKE_NEXUS_DRAIN_TIMEOUT", "10s"),
         roles=RoleMap.from_settings(environment),
+        keepers=read_keeper_setting(read),
     )

@@ -99,7 +99,9 @@ class Vault:
         self.store = store
         self.clock = clock
         self.lock = asyncio.Lock()
-        """Held by init and restore: one of them at a time."""
+        """Held by whatever changes keys: one of them at a time."""
+        self.changed = asyncio.Event()
+        """Set when keys or rights have changed: whoever keeps anchors should be told."""
         self._max_versions = max_versions
         self._places = tuple(PlaceState(place, "not written yet") for place in places)
         # Two writers of one file would tear it, and an older anchor could come to lie over a newer one.
@@ -201,6 +203,7 @@ class Vault:
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
         self._opened = await self._drained(opened)
+        self.changed.set()
         await self.renew_places()
         return self.opened
 
@@ -263,6 +266,7 @@ class Vault:
 
     def _swap(self, ring: KeyRing, revision: Revision, raw: bytes) -> None:
         opened = self.opened
+        self.changed.set()
         if ring.document.epoch == opened.document.epoch and ring.has_keys_of(opened.ring):
             self._opened = replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
             return
@@ -315,6 +319,7 @@ class Vault:
 
         As in `renew_places`: a place that fails is reported, and when nothing holds the anchor writes are stopped.
         """
+        self.changed.set()
         async with self._place_lock:
             opened = self.opened
             if not confirms_root(opened.document, opened.ring.root):
@@ -332,6 +337,7 @@ class Vault:
 
     def _note_places(self, states: Sequence[PlaceState]) -> None:
         self._places = tuple(states)
+        self._keepers_hold_anchor = False  # the one there is now; the next look at the Keepers says
         self._judge_anchor()
 
     def note_keepers(self, *, hold_anchor: bool) -> None:

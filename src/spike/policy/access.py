@@ -72,6 +72,7 @@ class ForAnyone:
 Rule = ByRole | OnKnownPath | OnPathOfBody | ForAnyone
 
 _SUPERUSER: Final = frozenset({Role.SUPERUSER})
+_RECOVER: Final = frozenset({Role.RECOVER})
 _RESTORE: Final = frozenset({Role.RESTORE})
 _BOOTSTRAP: Final = frozenset({Role.BOOTSTRAP})
 _CIPHER: Final = frozenset({Role.SUPERUSER, Role.LITE_WORKLOAD})
@@ -95,11 +96,14 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.CIPHER_ENCRYPT.name: OnKnownPath(Permission.EXECUTE, CIPHER_PATH, _CIPHER),
     call.CIPHER_DECRYPT.name: OnKnownPath(Permission.EXECUTE, CIPHER_PATH, _CIPHER),
     call.BOOTSTRAP_VERIFY.name: ByRole(_BOOTSTRAP),
+    call.OPERATOR_RECOVER.name: ByRole(_RECOVER),
+    call.OPERATOR_RESTORE.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_PASSWORD.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_FILE.name: ByRole(_RESTORE),
     # A password is given for an init or for a restore, each with a role of its own.
     call.OPERATOR_PASSWORD_BEGIN.name: ByRole(_SUPERUSER | _RESTORE),
     call.OPERATOR_INIT.name: ByRole(_SUPERUSER),
+    call.KEEPER_REFRESH.name: ByRole(_SUPERUSER),
     call.OPERATOR_STATUS.name: ForAnyone(all_of_it=_SUPERUSER),
 }
 

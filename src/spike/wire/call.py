@@ -99,6 +99,22 @@ BOOTSTRAP_VERIFY: Final = Call(
     operator.BootstrapVerifyRequest,
     Empty,
 )
+OPERATOR_RECOVER: Final = Call(
+    CallName("operator recover"),
+    "/v1/operator/recover",
+    "",
+    operator.RecoverRequest,
+    operator.RecoverAnswer,
+    needs_root_key=False,
+)
+OPERATOR_RESTORE: Final = Call(
+    CallName("operator restore"),
+    "/v1/operator/restore",
+    "",
+    operator.ShardRestoreRequest,
+    operator.ShardRestoreAnswer,
+    needs_root_key=False,
+)
 OPERATOR_RESTORE_PASSWORD: Final = Call(
     CallName("operator restore by password"),
     "/v1/operator/restore",
@@ -140,6 +156,10 @@ OPERATOR_STATUS: Final = Call(
     needs_root_key=False,
 )
 
+KEEPER_REFRESH: Final = Call(
+    CallName("keeper refresh"), "/v1/keeper", "refresh", Empty, own.KeeperRefreshAnswer
+)
+
 AnyCall = Call[Any, Any]
 
 CALLS: Final[tuple[AnyCall, ...]] = (
@@ -157,11 +177,14 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     CIPHER_ENCRYPT,
     CIPHER_DECRYPT,
     BOOTSTRAP_VERIFY,
+    OPERATOR_RECOVER,
+    OPERATOR_RESTORE,
     OPERATOR_RESTORE_PASSWORD,
     OPERATOR_RESTORE_FILE,
     OPERATOR_PASSWORD_BEGIN,
     OPERATOR_INIT,
     OPERATOR_STATUS,
+    KEEPER_REFRESH,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}

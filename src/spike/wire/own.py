@@ -165,6 +165,13 @@ class StatusKeeper(Message, frozen=True):
     detail: str = ""
 
 
+class KeeperRefreshAnswer(Message, frozen=True):
+    """The Keepers have new shares of the same root key since `epoch`; `keepers` as right after it."""
+
+    epoch: GoInt
+    keepers: list[StatusKeeper]
+
+
 class StatusAnswer(Message, frozen=True, omit_defaults=True):
     """The state of Nexus; `stops` says why nothing is written. Who is not superuser gets `ready` alone.
 

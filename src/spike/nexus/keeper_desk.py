@@ -1,0 +1,265 @@
+"""The Keepers of one Nexus: looked at every few seconds, supplied when they are empty, named when they lie.
+
+While the vault is locked the same loop tries to bring the root key back from them (`keeper_recovery`); once it is
+open the loop gives each Keeper the newest anchor and what it lacks (`lifecycle.supply` decides what that is).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from spike.error import SpikeError, UnreachableError
+from spike.lifecycle import anchor as anchors
+from spike.lifecycle.anchor import Anchor
+from spike.lifecycle.keyring import Keyring, ShareSet
+from spike.lifecycle.refresh import set_in_force, staged_set
+from spike.lifecycle.share import HeldSet
+from spike.lifecycle.supply import Finding, KeeperState, Step, Wanted, judge
+from spike.lifecycle.witness import Witness
+from spike.nexus.keeper_link import KeeperLink, Look
+from spike.nexus.keeper_setting import NO_KEEPERS, KeeperSetting
+from spike.nexus.vault import Opened, Stop, Vault
+from spike.spiffe.id import SpiffeId
+from spike.wire.own import StatusKeeper
+
+_log = logging.getLogger("spike.nexus.keeper")
+
+
+@dataclass(frozen=True, slots=True)
+class KeeperView:
+    """How a Keeper was when it was last looked at; `anchor` is the one it keeps."""
+
+    link: KeeperLink
+    state: KeeperState
+    detail: str
+    anchor: bytes | None
+
+
+class KeeperDesk:
+    """All Keepers of one vault. Owns the share set in force, once it is known."""
+
+    def __init__(
+        self, vault: Vault, links: Sequence[KeeperLink] = (), setting: KeeperSetting = NO_KEEPERS
+    ) -> None:
+        self.vault = vault
+        self.links = tuple(links)
+        self.setting = setting
+        self.waits_for = ""
+        """One sentence: what the root key waits for while it is not there."""
+        self._held: HeldSet | None = None
+        self._views = tuple(
+            KeeperView(link, KeeperState.UNKNOWN, "not looked at yet", None) for link in self.links
+        )
+        self._remarks: tuple[str, ...] = ()
+        self._lock = asyncio.Lock()
+
+    @property
+    def held(self) -> HeldSet | None:
+        """Every share of the set in force, or None while Nexus does not know them."""
+        return self._held
+
+    @property
+    def views(self) -> tuple[KeeperView, ...]:
+        """How each Keeper is."""
+        return self._views
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What an operator should look into, beyond the state of single Keepers."""
+        return self._remarks
+
+    def adopt(self, held: HeldSet | None) -> None:
+        """Take over the shares of the set in force; those of the one before are wiped."""
+        before, self._held = self._held, held
+        if before is not None and before is not held:
+            before.wipe()
+
+    def close(self) -> None:
+        """Wipe every share. Idempotent."""
+        self.adopt(None)
+
+    def set_in_force(self) -> ShareSet | None:
+        """Return the share set the Keepers have to hold; None while locked, or without Keepers."""
+        return set_in_force(self.vault.opened.document) if self.vault.is_open else None
+
+    def status(self) -> tuple[list[StatusKeeper], int, int] | None:
+        """Return how each Keeper is, the threshold and the margin; None where there are no Keepers."""
+        if not self.links:
+            return None
+        in_force = self.set_in_force()
+        threshold = self.setting.threshold if in_force is None else in_force.threshold
+        current = sum(view.state is KeeperState.CURRENT for view in self._views)
+        told = [
+            StatusKeeper(
+                index=view.link.index,
+                url=view.link.peer.url,
+                identity=str(view.link.peer.identity or ""),
+                state=view.state.value,
+                detail=view.detail,
+            )
+            for view in self._views
+        ]
+        return told, threshold, current - threshold
+
+    async def witnesses(self) -> tuple[Witness, ...]:
+        """Ask every Keeper that answers how far it saw this store come."""
+        looks = await asyncio.gather(*(self._witnessed(link) for link in self.links))
+        return tuple(witness for witness in looks if witness is not None)
+
+    async def _witnessed(self, link: KeeperLink) -> Witness | None:
+        try:
+            look = await link.look()
+        except SpikeError as error:
+            _log.warning("%s bears no witness: %s", link.name, error.message)
+            return None
+        committed = look.committed
+        return Witness(link.name, look.anchor, None if committed is None else committed.claim)
+
+    async def look(self) -> None:
+        """Look at every Keeper once and do what is due with each; all at the same time."""
+        async with self._lock:
+            if not self.vault.is_open:
+                return
+            opened = self.vault.opened
+            in_force = set_in_force(opened.document)
+            if in_force is None:
+                return
+            self._pin(in_force)
+            anchor_raw = opened.anchor_raw()
+            self._views = tuple(
+                await asyncio.gather(
+                    *(self._tended(view, opened, in_force, anchor_raw) for view in self._views)
+                )
+            )
+            self._judge(opened, in_force, anchor_raw)
+
+    def _pin(self, in_force: ShareSet) -> None:
+        """Let nobody answer for a Keeper but who answered when its share was dealt."""
+        identities = {member.index: member.identity for member in in_force.members}
+        for link in self.links:
+            if identity := identities.get(link.index):
+                link.pin(SpiffeId.parse_untrusted(identity))
+
+    async def _tended(
+        self, view: KeeperView, opened: Opened, in_force: ShareSet, anchor_raw: bytes
+    ) -> KeeperView:
+        link = view.link
+        wanted = wanted_of(opened.document, in_force, link.index)
+        held = self._held
+        ours = () if held is None or held.set_id != in_force.id else (held,)
+        try:
+            look = await link.look(ours, anchor_raw)
+            finding = judge(wanted, look.committed, look.staged)
+            if finding.step is not Step.NOTHING and ours:
+                await self._act(link, finding, ours[0], wanted, look)
+                again = await link.look(ours, anchor_raw)
+                finding, look = _after(finding, judge(wanted, again.committed, again.staged)), again
+        except SpikeError as error:
+            unreachable = isinstance(error, UnreachableError)
+            state = KeeperState.UNREACHABLE if unreachable else KeeperState.SUSPECT
+            return self._told(view, replace(view, state=state, detail=error.message))
+        return self._told(
+            view, replace(view, state=finding.state, detail=finding.detail, anchor=look.anchor)
+        )
+
+    async def _act(
+        self, link: KeeperLink, finding: Finding, held: HeldSet, wanted: Wanted, look: Look
+    ) -> None:
+        share = held.share(link.index)
+        match finding.step:
+            case Step.SUPPLY:
+                await link.stage(share)
+                await link.commit(share, wanted.epoch)
+                _log.warning("%s was given its share (it was %s)", link.name, finding.state)
+            case Step.COMMIT:
+                await link.commit(share, wanted.epoch)
+                _log.warning("%s has committed its share", link.name)
+            case Step.ERASE_STAGED if look.staged is not None:
+                await link.erase(look.staged.claim.set_id)
+            case _:
+                pass
+
+    def _told(self, before: KeeperView, now: KeeperView) -> KeeperView:
+        if before.state is not now.state:
+            level = logging.WARNING if now.state is KeeperState.CURRENT else logging.ERROR
+            _log.log(level, "%s is %s%s", now.link.name, now.state, _because(now.detail))
+        return now
+
+    def _judge(self, opened: Opened, in_force: ShareSet, anchor_raw: bytes) -> None:
+        """Draw from all views what none of them says alone."""
+        holding = sum(view.anchor == anchor_raw for view in self._views)
+        self.vault.note_keepers(
+            hold_anchor=holding >= len(in_force.members) - in_force.threshold + 1
+        )
+        beyond = [view for view in self._views if _is_beyond(view, opened, anchor_raw)]
+        foreign = [view for view in self._views if view.state is KeeperState.FOREIGN]
+        if beyond or len(foreign) >= in_force.threshold:
+            self.vault.stop_writes(Stop.OVERTAKEN)
+        self._remarks = (
+            *(f"{v.link.name} keeps an anchor that is beyond this store" for v in beyond),
+            *self._difference(in_force),
+            *self._unpinned(in_force),
+        )
+
+    def _unpinned(self, in_force: ShareSet) -> Sequence[str]:
+        """Tell of Keepers that are not told apart."""
+        loose = [f"Keeper {member.index}" for member in in_force.members if not member.identity]
+        if not loose:
+            return ()
+        names = ", ".join(loose)
+        return (f"{names} have one identity, and one could stand in for the others: pin each",)
+
+    def _difference(self, in_force: ShareSet) -> Sequence[str]:
+        """Tell where environment and keyring differ: the keyring is the truth."""
+        told = [(link.index, link.peer.url) for link in self.links]
+        known = [(member.index, member.url) for member in in_force.members]
+        if told == known and self.setting.threshold == in_force.threshold:
+            return ()
+        remark = (
+            f"the environment names {len(told)} Keepers with threshold {self.setting.threshold}, and the keyring "
+            f"{len(known)} with threshold {in_force.threshold}: the keyring counts"
+        )
+        return (remark,)
+
+
+def wanted_of(document: Keyring, in_force: ShareSet | None, index: int) -> Wanted:
+    """Return what the Keeper with this index has to hold; without a set in force, nothing it has is wanted."""
+    staged = staged_set(document)
+    return Wanted(
+        store_id=document.store_id,
+        lineage=document.lineage,
+        epoch=document.epoch,
+        set_id="" if in_force is None else in_force.id,
+        index=index,
+        staged_set_id="" if staged is None else staged.id,
+    )
+
+
+def _after(before: Finding, now: Finding) -> Finding:
+    """Return the second finding; who still cannot prove what it was just given does not hold it."""
+    if before.step is Step.SUPPLY and now.step is Step.SUPPLY:
+        return now._replace(
+            state=KeeperState.SUSPECT,
+            detail="it was given its share and cannot prove that it holds it",
+        )
+    return now
+
+
+def _is_beyond(view: KeeperView, opened: Opened, anchor_raw: bytes) -> bool:
+    """Tell whether a Keeper keeps an authentic anchor that is beyond this store, or of another lineage."""
+    if view.anchor is None or view.anchor == anchor_raw:
+        return False
+    weighed = anchors.weigh_untrusted((view.anchor,), opened.document, opened.ring.root)
+    reached = opened.policies.access_generation
+    return any(_exceeds(seen, opened.document, reached) for seen in weighed.valid)
+
+
+def _exceeds(seen: Anchor, document: Keyring, access_generation: int) -> bool:
+    return seen.lineage != document.lineage or seen.is_beyond(document.age, access_generation)
+
+
+def _because(detail: str) -> str:
+    return f": {detail}" if detail else ""
