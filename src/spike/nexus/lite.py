@@ -60,7 +60,7 @@ def unserved(census: Mapping[tuple[Kind, int], int]) -> str:
         name: sum(count for (kind, _), count in census.items() if kind == wanted)
         for name, wanted in (("secrets", SECRET_META), ("policies", POLICY))
     }
-    told = [f"{count} {name}" for name, count in held.items() if count]
+    told = [f"{name} ({count})" for name, count in held.items() if count]
     if not told:
         return ""
     return (
