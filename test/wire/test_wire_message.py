@@ -143,6 +143,13 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
         '{"nonce":"AAE=","ciphertext":"AA=="}',
         operator.BootstrapVerifyRequest(b"\0\1", b"\0"),
     ),
+    ("/v1/operator/recover", "", '{"onlyFirst":true}', operator.RecoverRequest(True)),
+    (
+        "/v1/operator/restore",
+        "",
+        '{"id":1,"shard":[1,2],"setId":"s","acceptOlderStore":true,"preview":true}',
+        operator.ShardRestoreRequest(1, [1, 2], "s", accept_older_store=True, preview=True),
+    ),
     (
         "/v1/operator/restore",
         "password",
@@ -215,6 +222,8 @@ def test_the_target_of_a_call_names_its_action_unless_it_is_the_default() -> Non
 def test_what_may_be_called_before_there_is_a_root_key() -> None:
     early = {call.target for call in CALLS if not call.needs_root_key}
     assert early == {
+        "/v1/operator/recover",
+        "/v1/operator/restore",
         "/v1/operator/restore?action=password",
         "/v1/operator/restore?action=file",
         "/v1/operator/password?action=begin",

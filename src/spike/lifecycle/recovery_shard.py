@@ -202,26 +202,23 @@ class Collection:
         return max(0, self._shards.threshold - len(self._held))
 
     def add(self, index: int, value: KeyMemory) -> None:
-        """Take a shard over, also when it is refused. One that is there already changes nothing.
+        """Take a copy of a shard. One that is there already changes nothing.
 
         Raises:
             RefusalError: WRONG_SHARD, it is none of this set.
         """
-        fits = (
-            1 <= index <= len(self._shards.digests)
-            and digest_of(self._store_id, self._slot.id, index, value)
-            == self._shards.digests[index - 1]
-        )
-        if not fits or index in self._held:
-            value.wipe()
-        if not fits:
+        digests = self._shards.digests
+        if not 1 <= index <= len(digests) or (
+            digest_of(self._store_id, self._slot.id, index, value) != digests[index - 1]
+        ):
             raise RefusalError(
                 Reason.WRONG_SHARD,
                 f"this is not shard {index} of set {self._slot.id}, made {self._slot.created_at}: "
                 "it was changed, or is of an older set or another store",
                 "compare it with what was written down; keep it until the root key is back",
             )
-        self._held.setdefault(index, value)
+        if index not in self._held:
+            self._held[index] = _copy(value)
 
     def secret(self) -> KeyMemory:
         """Return what the shards give together, for the caller to wipe. Nothing in it says whether it is right."""
@@ -233,3 +230,10 @@ class Collection:
         for value in self._held.values():
             value.wipe()
         self._held.clear()
+
+
+def _copy(value: KeyMemory) -> KeyMemory:
+    own = KeyMemory.allocate(value.size_bytes)
+    with value.view() as source, own.view() as target:
+        target[:] = source
+    return own

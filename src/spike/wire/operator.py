@@ -6,27 +6,50 @@
 from __future__ import annotations
 
 from spike.wire.message import ConfidentialMessage, GoInt, Message, Octet
+from spike.wire.own import RestorePreview
 
 
-class RecoverAnswer(ConfidentialMessage, frozen=True):
-    """Recovery shards by index."""
+class RecoverRequest(Message, frozen=True):
+    """Hand out recovery shards. `only_first`: not if that would make others useless. Go sends neither field."""
+
+    only_first: bool = False
+
+
+class RecoverAnswer(ConfidentialMessage, frozen=True, omit_defaults=True):
+    """Recovery shards by index. Go reads `shards` alone; the others name the set and how many of it are needed."""
 
     shards: dict[GoInt, list[Octet]]
+    set_id: str = ""
+    threshold: GoInt = 0
 
 
 class ShardRestoreRequest(ConfidentialMessage, frozen=True):
-    """One recovery shard, brought back; `shard` is null when Go sent a nil pointer."""
+    """One recovery shard, brought back; `shard` is null when Go sent a nil pointer.
+
+    Go sends `id` and `shard` alone. `set_id` is the set the shard's text names; `anchor`, `backup` and
+    `accept_older_store` are those of a restore by password. With `preview` the last shard restores nothing yet:
+    the answer shows what would come back, and its `confirm` goes to a restore by password.
+    """
 
     id: GoInt = 0
     shard: list[Octet] | None = None
+    set_id: str = ""
+    anchor: bytes = b""
+    backup: bytes = b""
+    accept_older_store: bool = False
+    preview: bool = False
 
 
-class ShardRestoreAnswer(Message, frozen=True):
-    """How far the restore is."""
+class ShardRestoreAnswer(Message, frozen=True, omit_defaults=True):
+    """How far the restore is. What is not Go's is there only for who asked for a preview, or once it is done."""
 
     collected: GoInt
     remaining: GoInt
     restored: bool
+    preview: RestorePreview | None = None
+    confirm: str | None = None
+    remarks: list[str] | None = None
+    anchor: bytes | None = None
 
 
 class BootstrapVerifyRequest(Message, frozen=True):
