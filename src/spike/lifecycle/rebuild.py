@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from itertools import combinations, islice
 from typing import Final, NamedTuple
@@ -92,16 +93,16 @@ def rebuild(
     candidates, bad = _sort(share_set, label, shares)
     _require_enough(candidates, bad, share_set.threshold, len(shares))
     root, found = _search(candidates, bad, label, bytes.fromhex(check))
-    try:
+    with ExitStack() as undo:
+        undo.callback(root.wipe)
         with tag_key(root, label) as key:
             authentic = {each.position for each in candidates if _is_authentic(key, each.share)}
         base = _trusted(candidates, found, authentic, label.threshold)
         held = _recompute(share_set, root, label, base)
-    except BaseException:
-        root.wipe()
-        raise
-    bad += _judge(candidates, held, authentic)
-    differs = tuple(m.index for m in share_set.members if held.digest(m.index) != m.digest)
+        undo.callback(held.wipe)
+        bad += _judge(candidates, held, authentic)
+        differs = tuple(m.index for m in share_set.members if held.digest(m.index) != m.digest)
+        undo.pop_all()
     return Rebuilt(root, held, tuple(sorted(bad, key=lambda each: each.position)), differs)
 
 
