@@ -433,7 +433,6 @@ async def test_in_lite_mode_the_superuser_and_lite_workloads_encrypt_and_no_poli
             now=UnixNs(1),
             replaced=None,
         )
-        )
         await nexus.vault.opened.policies.put(policy)
         for who in (SUPERUSER, LITE):
             assert (
