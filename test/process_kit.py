@@ -171,8 +171,8 @@ class Installation:
         self._authority.kill()
         self._authority.wait()
 
-    def start_nexus(self) -> None:
-        """Start Nexus and wait until it answers."""
+    def start_nexus(self, **more: str) -> None:
+        """Start Nexus, with more in its environment, and wait until it answers."""
         assert self._launcher is not None
         environment = {
             **self.environment,
@@ -181,6 +181,7 @@ class Installation:
             "SPIKE_NEXUS_BACKUP_DIR": str(self.place),
             **self.keeper_setting,
             **self._extra,
+            **more,
         }
         with (self.log / "nexus").open("ab") as log:
             command = Command([str(BIN / "spike-nexus")], environment, stdout=log, stderr=log)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from spike.error import FormatError, InputError
-from spike.wire import go_json, own, secret
+from spike.wire import cipher, go_json, own, secret
 from spike.wire.call import CALLS
 from spike.wire.go_time import go_time, parse_go_time_untrusted
 from spike.wire.message import Message
@@ -21,6 +21,8 @@ _REQUESTS: tuple[type[Message], ...] = (
     PolicyPutRequest,
     ShardRestoreRequest,
     own.FileRestoreRequest,
+    cipher.CipherEncryptRequest,
+    cipher.CipherDecryptRequest,
 )
 
 
