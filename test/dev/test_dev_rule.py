@@ -221,9 +221,9 @@ def test_report_says_who_holds_shares_and_what_they_are_good_for(tmp_path: Path)
     assert data_of(served)["keepers"] == {"current": 3, "total": 3, "threshold": 2}
     fewer = Served(place, "https://localhost:1", "locked", Tally(1, 3, 2))
     assert "  Keepers  1 of 3 hold a share; it takes 2" in lines_of(fewer)
-    locked = Locked(place, "it waits for two shares")
-    assert "From the Keepers: it waits for two shares." in lines_of(locked)
-    assert data_of(locked)["recovery"] == "it waits for two shares"
+    locked = Locked(place, "two Keepers have to give their shares")
+    assert "It waits: two Keepers have to give their shares." in lines_of(locked)
+    assert data_of(locked)["recovery"] == "two Keepers have to give their shares"
     assert not [line for line in lines_of(Locked(place, "")) if "Keepers" in line]
     assert data_of(CameBack()) == {"event": "came-back"}
     assert re.search("by itself", "".join(lines_of(CameBack())))

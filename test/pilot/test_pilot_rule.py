@@ -87,7 +87,11 @@ def status(
         (StatusAnswer(False), 3, "CANNOT TELL: Nexus is not ready"),
         (StatusAnswer(False, state="uninitialized"), 3, "spike init"),
         (StatusAnswer(False, state="locked"), 3, "spike restore"),
-        (StatusAnswer(False, state="locked", recovery="it waits for a share"), 3, "for a share)"),
+        (
+            StatusAnswer(False, state="locked", recovery="a share is missing"),
+            3,
+            "a share is missing.",
+        ),
     ],
 )
 def test_status_says_by_how_many_ways_the_key_would_come_back(

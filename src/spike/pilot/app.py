@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "cipher": Entry("spike.pilot.command.cipher:cipher", "Encrypt and decrypt data."),
     "init": Entry("spike.pilot.command.init:init", "Make the root key of a new store."),
     "status": Entry("spike.pilot.command.status:status", "Say whether the key would come back."),
+    "keeper": Entry("spike.pilot.command.keeper:keeper", "Look after those who hold shares."),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
     "dev": Entry("spike.pilot.command.dev:dev", "Run every part on this machine; play the demo."),
     "version": Entry("spike.pilot.command.version:version", "Show the version and its formats."),

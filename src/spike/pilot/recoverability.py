@@ -45,13 +45,8 @@ def judge(status: StatusAnswer) -> Finding:
             (),
         )
     if status.slots is None:
-        waits = f" ({status.recovery})" if status.recovery else ""
-        return Finding(
-            f"LOCKED: the root key is not in memory{waits}. Bring it back with a password: "
-            "spike restore",
-            Exit.UNREACHABLE,
-            (),
-        )
+        waits = status.recovery or "bring it back with a password: spike restore"
+        return Finding(f"LOCKED: the root key is not in memory; {waits}.", Exit.UNREACHABLE, ())
     ways = _ways(status)
     match len(ways):
         case 0:

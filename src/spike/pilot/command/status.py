@@ -13,7 +13,7 @@ from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
 from spike.pilot.recoverability import Finding, judge, tally_of
 from spike.pilot.session import Session
-from spike.wire.own import StatusAnswer
+from spike.wire.own import StatusAnswer, StatusKeeper
 
 
 @click.command(
@@ -65,8 +65,6 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
         yield f"  WRITES ARE STOPPED: {reason}"
     for remark in answer.remarks or ():
         yield f"  Remark: {remark}"
-    if answer.recovery is not None:
-        yield f"  Recovery: {answer.recovery}"
     yield from keeper_lines(answer)
     for slot in answer.slots or ():
         verified = slot.last_verified_at or "never"
@@ -89,10 +87,13 @@ def keeper_lines(answer: StatusAnswer) -> Iterator[str]:
         return
     yield f"  Keepers: {tally_of(answer)}"
     for keeper in answer.keepers:
-        who = f", {keeper.identity}" if keeper.identity else ", no identity pinned"
-        yield (
-            f"    Keeper {keeper.index}: {keeper.state}{_detail(keeper.detail)}, {keeper.url}{who}"
-        )
+        yield f"    {keeper_line(keeper)}"
+
+
+def keeper_line(keeper: StatusKeeper) -> str:
+    """Return how one Keeper is."""
+    who = keeper.identity or "no identity pinned"
+    return f"Keeper {keeper.index}: {keeper.state}{_detail(keeper.detail)}, {keeper.url}, {who}"
 
 
 def _detail(text: str) -> str:

@@ -159,7 +159,7 @@ def lines_of(event: Event) -> list[str]:
             return [
                 "",
                 "The store is locked: its root key was in memory only, and that memory is gone.",
-                *([f"From the Keepers: {recovery}."] if recovery else []),
+                *([f"It waits: {recovery}."] if recovery else []),
                 "The password brings it back.",
             ]
         case LeftLocked(place, why):

@@ -1,0 +1,91 @@
+"""`spike keeper`: who holds a share of the root key, and new shares for all of them."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+from spike.error import NotReadyError, SettingError, SpikeError
+from spike.pilot import output
+from spike.pilot.command.status import keeper_line, keeper_lines
+from spike.pilot.failure import Exit, text_of
+from spike.pilot.output import Format
+from spike.pilot.recoverability import keepers_suffice
+from spike.pilot.session import Session
+from spike.wire.own import StatusAnswer
+
+
+@click.group()
+def keeper() -> None:
+    """Look after the Keepers, which bring the root key back without a person."""
+
+
+@keeper.command(
+    epilog="""\b
+Exit codes:
+  0  at least the threshold hold their shares
+  1  fewer do, or there are no Keepers
+  3  cannot tell: out of reach, not initialized, locked, or not the superuser role
+\b
+Example:
+  spike keeper status --format json
+"""
+)
+@output.option
+@click.pass_context
+def status(context: click.Context, output_format: Format) -> None:
+    """Say which Keepers hold their shares, and how many more may be lost."""
+    session = Session.of_process()
+    try:
+        with session.connect() as nexus:
+            answer = nexus.get_status()
+    except (SettingError, NotReadyError):
+        raise
+    except SpikeError as error:
+        output.note(text_of(error))
+        context.exit(Exit.UNREACHABLE)
+    output.show(_data(answer), output_format, _lines(answer))
+    session.keep_anchor(answer.anchor)
+    context.exit(_exit(answer))
+
+
+def _data(answer: StatusAnswer) -> dict[str, object]:
+    return {
+        "state": answer.state,
+        "threshold": answer.keeper_threshold,
+        "margin": answer.keeper_margin,
+        "recovery": answer.recovery,
+        "keepers": [msgspec.to_builtins(each) for each in answer.keepers or ()],
+    }
+
+
+def _lines(answer: StatusAnswer) -> list[str]:
+    if answer.state is None:
+        return ["CANNOT TELL: only the superuser role sees the Keepers."]
+    waits = [f"LOCKED: {answer.recovery}."] if answer.recovery else []
+    known = [line.removeprefix("  ") for line in keeper_lines(answer)]
+    return waits + (known or ["No Keepers: nothing brings the root key back without a person."])
+
+
+def _exit(answer: StatusAnswer) -> Exit:
+    if answer.state != "open":
+        return Exit.UNREACHABLE
+    return Exit.SUCCESS if keepers_suffice(answer) else Exit.FAILED
+
+
+@keeper.command(epilog="\b\nExample:\n  spike keeper refresh")
+@output.option
+def refresh(output_format: Format) -> None:
+    """Give the Keepers new shares of the same root key; the old ones are worth nothing then.
+
+    Do it when somebody may have seen a share: shares of before and after do not fit together.
+    """
+    session = Session.of_process()
+    with session.connect() as nexus:
+        answer = nexus.refresh_keepers()
+        session.renew_anchor(nexus)
+    human = [
+        f"The Keepers hold new shares since epoch {answer.epoch}; the old ones are worth nothing.",
+        *(f"  {keeper_line(each)}" for each in answer.keepers),
+    ]
+    output.show(msgspec.to_builtins(answer), output_format, human)
