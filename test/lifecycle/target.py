@@ -10,12 +10,18 @@ from spike.error import FormatError
 from spike.lifecycle import anchor, backup, keyring
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.restore import choose, confirm
+from spike.lifecycle.shard_text import (
+    decode_shard_text_untrusted,
+    encode_shard_text,
+    encode_three_part,
+)
 
 _BORN = lifecycle_kit.born()
 _ROOT = _BORN.ring.root
 _DOCUMENT = _BORN.ring.document
 _ANCHOR = anchor.encode(anchor.anchor_of(_DOCUMENT, 1), _ROOT)
 _BACKUP = backup.encode(_BORN.raw, _ANCHOR, lifecycle_kit.AT, _DOCUMENT, _ROOT)
+_SHARD_TEXT = encode_shard_text("0a" * 16, 2, 1, _ROOT)
 
 
 def keyring_document(data: bytes) -> None:
@@ -38,9 +44,27 @@ def key_backup(data: bytes) -> None:
         assert data == _BACKUP
 
 
+def shard_text(data: bytes) -> None:
+    """Refused with FormatError; what is accepted is the one text of what it says, but for white space around it."""
+    with contextlib.suppress(FormatError):
+        found = decode_shard_text_untrusted(data)
+        with found.value as value:
+            if found.set_id is None or found.threshold is None:
+                again = encode_three_part(found.index, value)
+            else:
+                again = encode_shard_text(found.set_id, found.threshold, found.index, value)
+        assert again == data.strip(b" \t\r\n")
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "keyring": keyring_document,
     "anchor": anchor_statement,
     "key-backup": key_backup,
+    "shard-text": shard_text,
 }
-SEEDS: Mapping[str, bytes] = {"keyring": _BORN.raw, "anchor": _ANCHOR, "key-backup": _BACKUP}
+SEEDS: Mapping[str, bytes] = {
+    "keyring": _BORN.raw,
+    "anchor": _ANCHOR,
+    "key-backup": _BACKUP,
+    "shard-text": bytes(_SHARD_TEXT),
+}

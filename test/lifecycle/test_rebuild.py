@@ -426,7 +426,7 @@ def test_whatever_hostile_keepers_and_store_do_no_other_key_ever_comes_back() ->
     chosen = seed()
     print("seed", chosen)
     chance = random.Random(chosen)
-    rounds = size(test=150, proof=20_000)
+    rounds = size(test=150, proof=100_000)
     kinds = [change for change, _ in WRONG.values()]
     back = 0
     for _ in range(rounds):
