@@ -57,6 +57,7 @@ MAY = {
     "operator password begin": {SUPERUSER, RESTORE},
     "operator init": {SUPERUSER},
     "operator status": {"everyone"},
+    "keeper refresh": {SUPERUSER},
 }
 IDENTITIES = [
     SUPERUSER,

@@ -22,7 +22,8 @@ from spike.error import SettingError, StoreUnavailableError
 from spike.lifecycle import backup, keyring
 from spike.lifecycle.history import record_key
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.nexus.birth_flow import initialize
+from spike.nexus.birth_flow import Birth, initialize
+from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordDesk, PasswordSession
 from spike.nexus.place import Place
@@ -437,7 +438,7 @@ async def test_an_init_that_fails_leaves_a_store_that_can_be_initialized(
     session, sealed = await session_with_password(desk)
     try:
         with pytest.raises(StoreUnavailableError):
-            await initialize(vault, session, sealed, "ada", SUPERUSER)
+            await initialize(KeeperDesk(vault), session, Birth(sealed, "ada", SUPERUSER))
     finally:
         await session.close()
     assert not vault.is_open
@@ -467,7 +468,7 @@ async def test_an_init_that_lost_a_race_deletes_nothing_of_the_winners(tmp_path:
     session, sealed = await session_with_password(desk)
     try:
         with pytest.raises(RefusalError) as caught:
-            await initialize(vault, session, sealed, "ada", SUPERUSER)
+            await initialize(KeeperDesk(vault), session, Birth(sealed, "ada", SUPERUSER))
     finally:
         await session.close()
     assert caught.value.reason is Reason.ALREADY_INITIALIZED

@@ -163,6 +163,7 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
         own.FileRestoreRequest("s", b"\0", backup=b"\1"),
     ),
     ("/v1/operator/password", "begin", "{}", Empty()),
+    ("/v1/keeper", "refresh", "{}", Empty()),
     (
         "/v1/operator/init",
         "",
