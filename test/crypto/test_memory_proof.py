@@ -130,6 +130,48 @@ def test_a_process_that_wiped_its_keys_has_none_at_all_even_in_its_locked_pages(
             assert bool(hits) is expected, action
 
 
+SHARES = """
+from spike.lifecycle import rebuild, share, shard_text
+from spike.lifecycle.keyring import ShareMember, ShareSet
+IDS = dict(store_id=STORE.hex(), lineage="1b" * 16)
+root = KeyMemory.generate()
+check = purpose.check_value(root, STORE, 1).hex()
+for number in range({rounds}):
+    held = share.HeldSet.split(
+        root, **IDS, generation=1, set_id="2c" * 16, threshold=3, indexes=range(1, 6)
+    )
+    members = tuple(
+        ShareMember(index=i, identity="", url="", digest=held.digest(i)) for i in held.indexes
+    )
+    part = ShareSet(id="2c" * 16, generation=1, threshold=3, staged=False, members=members)
+    wrong = share.Share(held.share(2).label, KeyMemory.generate(), held.share(2).tag)
+    given = [held.share(1), wrong, *(held.share(i) for i in (3, 4, 5))]
+    found = rebuild.rebuild(part, *IDS.values(), check, given)
+    assert found.root.same_as(root) and found.bad[0].index == 2
+    held.proof(1, bytes(32))
+    for text in (
+        shard_text.encode_shard_text("2c" * 16, 3, 1, held.share(1).value),
+        shard_text.encode_three_part(1, held.share(1).value),
+    ):
+        again = shard_text.decode_shard_text_untrusted(text)
+        assert again.value.same_as(held.share(1).value)
+        again.value.wipe()
+        text[:] = bytes(len(text))
+    found.root.wipe()
+    found.held.wipe()
+say(root, *(held.share(i).value for i in held.indexes))
+"""
+
+
+@pytest.mark.parametrize("rounds", [1, size(test=100, proof=10_000)])
+def test_a_root_key_split_and_rebuilt_leaves_no_copy_of_itself_or_of_a_share(rounds: int) -> None:
+    """Also when nothing follows that could write over what was left; and with shares written as text, and read."""
+    with process(SHARES.format(rounds=rounds), 6) as (pid, (root, *shares)):
+        secrets = {"root": root} | {f"share {i}": value for i, value in enumerate(shares, 1)}
+        assert search(pid, secrets) == {}
+    record("memory: no copy of a root key or share, split and rebuilt", rounds, "none found")
+
+
 CONTROLS = {
     "raw": "copy = bytes(view)",
     "second half": "copy = bytearray(b'.' * 16) + view[16:]; copy[0] = 1",
