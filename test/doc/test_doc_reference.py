@@ -23,6 +23,7 @@ from spike.nexus.setting import read_setting
 from spike.policy import access_list
 from spike.policy import encoding as policy_encoding
 from spike.policy.role import Role
+from spike.secret import cipher_blob
 from spike.secret import encoding as secret_encoding
 from spike.wire.call import CALLS, AnyCall
 from spike.wire.code import ErrorCode
@@ -115,6 +116,7 @@ def test_every_refusal_is_explained_and_no_other() -> None:
 
 FORMATS = {
     "record": (record.RECORD_FORMAT, record.PLAINTEXT_LIMIT_BYTES),
+    "cipher blob": (cipher_blob.BLOB_VERSION, cipher_blob.SIZE_LIMIT_BYTES),
     "keyring": (keyring.FORMAT, keyring.LIMIT_BYTES),
     "anchor": (anchor.FORMAT, anchor.LIMIT_BYTES),
     "backup": (backup.FORMAT, backup.LIMIT_BYTES),
