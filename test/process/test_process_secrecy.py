@@ -65,6 +65,7 @@ def learned(place: Path) -> Found:
         "slot secret": slot_secret,
         "backup-auth key": copied(ring.auth(chosen.slot.id)),
         "record key": copied(ring.active_record.key),
+        "cipher key": copied(ring.active_cipher.key),
         "password": PASSWORD,
     }
     ring.wipe()
@@ -84,7 +85,7 @@ def spike(tmp_path: Path) -> Iterator[Installation]:
 
 
 def work(spike: Installation, requests: int) -> None:
-    """Make requests on several connections, a tenth of them writes."""
+    """Make requests on several connections, a tenth of them writes, and some that encrypt up to 64 KiB."""
 
     client = spike.client
 
@@ -92,6 +93,9 @@ def work(spike: Installation, requests: int) -> None:
         for number in range(requests // 4):
             if number % 10 == 0:
                 client.put_secret(f"p/{thread}/{number % 50}", {"k": f"value {number}"})
+            elif number % 10 == 1:
+                plaintext = b"x" * (number * 37 % 65_537)
+                assert client.decrypt(client.encrypt(plaintext)) == plaintext
             else:
                 client.get_secret(f"p/{thread}/0")
 
