@@ -121,17 +121,10 @@ class Holding(HeldLabel, frozen=True):
     proof: _Tag
 
 
-class ShareAnswer(ConfidentialMessage, frozen=True):
+class ShareAnswer(ConfidentialMessage, HeldLabel, frozen=True):
     """A share as it was staged, and where it is now."""
 
     place: Place
-    store_id: _Id
-    lineage: _Id
-    set_id: _Id
-    generation: _Number
-    index: _Index
-    threshold: _Index
-    epoch: _Epoch
     shard: _Shard
     tag: _Tag
 
