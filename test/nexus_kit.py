@@ -18,13 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import lifecycle_kit
 import msgspec
+
+import lifecycle_kit
 from spiffe_kit import Ca, material
 from spike.crypto.slot import seal_to
 from spike.lifecycle.birth import FIRST
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.dispatch import Dispatcher
+from spike.nexus.examination import Witnesses
 from spike.nexus.keeper_call import KeeperCalls
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
@@ -119,11 +121,18 @@ class RunningNexus:
         return {"session": begun["session"], "sealedPassword": base64.b64encode(sealed).decode()}
 
     async def restore(
-        self, password: bytes, *, backup: bytes | None = None, anchor: bytes = b"", slot: str = ""
+        self,
+        password: bytes,
+        *,
+        backup: bytes | None = None,
+        anchor: bytes = b"",
+        slot: str = "",
+        accept_older: bool = False,
     ) -> Answer:
         """Restore by password, confirming the preview; return the last answer."""
-        asked: dict[str, str] = await self.seal(RESTORE, password)
+        asked: dict[str, object] = {**await self.seal(RESTORE, password)}
         asked |= {"slotName": slot, "anchor": base64.b64encode(anchor).decode()}
+        asked["acceptOlderStore"] = accept_older
         action = "password"
         if backup is not None:
             action, asked["backup"] = "file", base64.b64encode(backup).decode()
@@ -177,11 +186,12 @@ async def running(
     cipher_limit_bytes: int = 64 << 10,
     keepers: KeeperSetting = NO_KEEPERS,
     unattended: bool = False,
+    witnesses: Witnesses | None = None,
 ) -> AsyncIterator[RunningNexus]:
     """Run a Nexus. `born`: with a root key from a derived slot key; else as it finds the store.
 
     A `password` opens its slot. Without `directory` and `store` it is on the memory engine. `unattended`: the loop over
-    the Keepers runs; else a test takes each step itself.
+    the Keepers runs; else a test takes each step itself. `witnesses` are asked in the Keepers' place.
     """
     async with contextlib.AsyncExitStack() as stack:
         if store is None:
@@ -202,7 +212,7 @@ async def running(
         stack.callback(keeper_desk.close)
         if born:
             await give_birth(vault, password, keeper_desk)
-        desk, restores = PasswordDesk(), RestoreDesk(vault, keeper_desk.witnesses)
+        desk, restores = PasswordDesk(), RestoreDesk(vault, witnesses or keeper_desk.witnesses)
         stack.push_async_callback(desk.close)
         stack.callback(restores.forget)
         shards = ShardDesk(
