@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
-from share_kit import deal, dealt
+import doc_kit
+from share_kit import deal, dealt, key_of
 from spike.crypto.shamir import proof_of
 from spike.error import RefusedError, WipedError
+from spike.lifecycle.shard_text import encode_shard_text
 from spike.lifecycle.share import (
     MEANING,
     HeldSet,
@@ -84,6 +86,18 @@ def test_a_tag_is_as_the_format_page_says() -> None:
             assert bytes_of(key) == derived
             found = tag_of(key, LABEL, value)
         assert found == hmac.digest(derived, covered, "sha512")[:32].hex()
+
+
+def test_the_examples_of_the_format_page_are_right() -> None:
+    """For whoever writes another implementation."""
+    with key_of(bytes(range(32))) as root, key_of(bytes(range(0xE0, 0x100))) as value:
+        with tag_key(root, LABEL) as key:
+            examples = {"digest": digest_of(LABEL, value), "tag   ": tag_of(key, LABEL, value)}
+        examples["proof "] = proof_of(value, bytes(32)).hex()
+        shard = encode_shard_text(SET, LABEL.threshold, LABEL.index, value).decode()
+    page = doc_kit.page("docs/reference/format.md")
+    lines = ["\n".join(f"{name} {text}" for name, text in examples.items()), shard]
+    assert [line for line in lines if f"```text\n{line}\n```" not in page] == []
 
 
 def test_a_held_set_gives_each_share_with_label_tag_digest_and_proof() -> None:
