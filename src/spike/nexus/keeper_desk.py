@@ -160,7 +160,9 @@ class KeeperDesk:
         except SpikeError as error:
             unreachable = isinstance(error, UnreachableError)
             state = KeeperState.UNREACHABLE if unreachable else KeeperState.SUSPECT
-            return self._told(view, replace(view, state=state, detail=error.message))
+            # Whether it still keeps the anchor is not known.
+            now = replace(view, state=state, detail=error.message, anchor=None)
+            return self._told(view, now)
         return self._told(
             view, replace(view, state=finding.state, detail=finding.detail, anchor=look.anchor)
         )
