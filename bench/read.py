@@ -61,7 +61,8 @@ def request(target: str) -> bytes:
     return f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def _fill(who: Credential, ca: Ca, spiffe_id: str) -> None:
+def fill(who: Credential, ca: Ca, spiffe_id: str) -> None:
+    """Write an SVID of this ID, its key and the bundle into a credential's descriptors."""
     issued = ca.svid(spiffe_id)
     key = load_der_private_key(issued.key_der, password=None)
     os.write(who.key, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
@@ -94,8 +95,8 @@ async def _furnish(nexus: RunningNexus) -> None:
 async def _serve(superuser: Credential, workload: Credential) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with running(Path(directory) / "data") as nexus:
-            _fill(superuser, nexus.ca, SUPERUSER)
-            _fill(workload, nexus.ca, WORKLOAD)
+            fill(superuser, nexus.ca, SUPERUSER)
+            fill(workload, nexus.ca, WORKLOAD)
             await _furnish(nexus)
             nexus.answer_first(EMPTY_TARGET, _empty)
             stop = asyncio.Event()

@@ -77,6 +77,8 @@ class KeyRing:
             for name, key in self._keys.items()
             if name.purpose is KeyPurpose.CIPHER and name.number >= document.oldest_cipher
         }
+        number = document.active_key(KeyPurpose.CIPHER).number
+        self._active_cipher = RecordKey(Generation(number), self._cipher[number])
 
     @classmethod
     def open(cls, document: Keyring, root: KeyMemory) -> Self:
@@ -128,8 +130,7 @@ class KeyRing:
     @property
     def active_cipher(self) -> RecordKey:
         """The cipher key that encrypts now."""
-        number = self._document.active_key(KeyPurpose.CIPHER).number
-        return RecordKey(Generation(number), self._cipher[number])
+        return self._active_cipher
 
     def cipher(self, generation: int) -> KeyMemory:
         """Return the cipher key of a generation, to decrypt with.
