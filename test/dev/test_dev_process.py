@@ -123,7 +123,8 @@ def test_without_a_terminal_a_locked_store_is_served_and_the_way_to_open_it_name
     with DevProcess("--data", str(directory), *QUIET) as dev:
         said = dev.wait_for("Ctrl-C stops everything.")
         assert "there is no terminal to ask on" in said
-        way = said[said.index(f". {directory}") : said.index("spike restore") + 13]
+        start = said.index(f". {directory}")
+        way = said[start : said.index("spike restore", start) + len("spike restore")]
         _shell(f"{way} --password-stdin --yes", password)
         assert command(directory, "spike", "secret", "list") == "No secrets found.\n"
 

@@ -1,7 +1,8 @@
 """What the demo claims, in which order, and what can be broken on purpose to see a claim fail.
 
 A claim is a function: it does what the claim is about, looks at the outcome from outside, and raises
-`ClaimError` when it is not as claimed. A chapter plays its claims in order in a world of its own.
+`ClaimError` when it is not as claimed. What it returns is told beside it, such as a time. A chapter
+plays its claims in order in a world of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Generic, TypeVar
 from spike.error import ClaimError
 
 W = TypeVar("W")
-Check = Callable[[W], None]
+Check = Callable[[W], str | None]
 
 
 @dataclass(frozen=True, slots=True)

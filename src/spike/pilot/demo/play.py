@@ -17,6 +17,7 @@ from spike.pilot.failure import Exit
 # One line makes a chapter part of the demo; it is played in this order.
 CHAPTERS: Final = {
     "main": "spike.pilot.demo.main.chapter:CHAPTER",
+    "keeper": "spike.pilot.demo.keeper.chapter:CHAPTER",
 }
 
 LIST: Final = "list"
@@ -106,7 +107,7 @@ class _Telling:
     def _check(self, claim: Claim[Any], world: object) -> None:
         started_s = time.monotonic()
         try:
-            claim.check(world)
+            seen = claim.check(world)
         except ClaimError as error:
             raise _FalseError(claim, error.message) from error
         except SpikeError as error:
@@ -114,6 +115,8 @@ class _Telling:
         took_s = time.monotonic() - started_s
         self.count += 1
         click.echo(f"  ok  {claim.says} ({took_s:.1f} s)")
+        if seen:
+            click.echo(f"      {seen}")
 
 
 def _chapters(story: str | None) -> tuple[Chapter[Any], ...]:

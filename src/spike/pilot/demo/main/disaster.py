@@ -5,20 +5,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from spike.client.nexus import NexusClient
-from spike.error import SpikeError
 from spike.pilot.demo.claim import claim, require, require_equal
+from spike.pilot.demo.ledger import Writer, require_all_secrets
 from spike.pilot.demo.main.world import PATH, MainWorld
 from spike.pilot.demo.stage import Ran, Stage, descendants, files_below, is_there, wait_until
 from spike.pilot.dev.place import DevPlace
 
-_LEAST_ACKNOWLEDGED = 50
-_WRITE_LIMIT_S = 30.0
 _GONE_LIMIT_S = 10.0
 # Which check finds the damage depends on what the changed character belongs to.
 _DAMAGE = ("damaged", "differs from", "not authentic", "does not open")
@@ -28,16 +24,10 @@ _DAMAGE = ("damaged", "differs from", "not authentic", "does not open")
 def everything_is_killed(world: MainWorld) -> None:
     """Write, note what was acknowledged, kill with SIGKILL, look for survivors in /proc."""
     shutil.copyfile(world.key_backup(), world.old_backup)
-    writer = _Writer(world)
+    writer = Writer(world.stage, "shop/order", world.acknowledged)
     writer.start()
-    wait_until(
-        lambda: len(world.acknowledged) > _LEAST_ACKNOWLEDGED,
-        _WRITE_LIMIT_S,
-        "too few writes were acknowledged",
-    )
     killed = world.stage.kill_all()
     writer.join()
-    require(not writer.fault, f"a write failed before the kill: {writer.fault}")
     wait_until(
         lambda: not any(is_there(number) for number in killed),
         _GONE_LIMIT_S,
@@ -94,7 +84,7 @@ def password_brings_it_back(world: MainWorld) -> None:
     """Restore, then compare each value with what was written."""
     world.restore()
     require_equal(world.stage.state(), "open", "the state of the store")
-    _require_all_secrets(world)
+    require_all_secrets(world.stage, world.acknowledged)
 
 
 @claim("yesterday's store in the place of today's is refused and named, and changes nothing")
@@ -126,7 +116,7 @@ def old_backup(world: MainWorld) -> None:
 def backup_brings_it_back(world: MainWorld) -> None:
     """Restore from the file."""
     world.restore(world.key_backup())
-    _require_all_secrets(world)
+    require_all_secrets(world.stage, world.acknowledged)
 
 
 @claim("stopped in order, nothing runs any more")
@@ -137,42 +127,6 @@ def nothing_is_left(world: MainWorld) -> None:
     world.stage.stop()
     left = [number for number in numbers if is_there(number)]
     require(not left, f"processes {left} still run")
-
-
-class _Writer(threading.Thread):
-    """Puts secrets until Nexus is gone; notes only what was acknowledged."""
-
-    def __init__(self, world: MainWorld) -> None:
-        super().__init__(daemon=True)
-        self._world = world
-        self.fault = ""
-
-    def run(self) -> None:
-        count = 0
-        try:
-            with NexusClient.from_environment(self._world.stage.environment) as nexus:
-                while True:
-                    path, value = f"shop/order/{count}", f"value {count}"
-                    nexus.put_secret(path, {"password": value})
-                    self._world.acknowledged[path] = value
-                    count += 1
-        except SpikeError as error:
-            if count <= _LEAST_ACKNOWLEDGED:
-                self.fault = error.message
-
-
-def _require_all_secrets(world: MainWorld) -> None:
-    paths = sorted(world.acknowledged)
-    with NexusClient.from_environment(world.stage.environment) as nexus:
-        found = [
-            value
-            for n in range(0, len(paths), 500)
-            for value in nexus.get_secrets(paths[n : n + 500])
-        ]
-    for path, held in zip(paths, found, strict=True):
-        require(held is not None, f"the acknowledged secret {path} is gone")
-        assert held is not None
-        require(held == {"password": world.acknowledged[path]}, f"{path} has another value")
 
 
 def _require_refusal(world: MainWorld, attempt: Callable[[], Ran], *names: str) -> None:

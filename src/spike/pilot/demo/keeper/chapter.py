@@ -1,0 +1,119 @@
+"""The claims of the chapter `keeper` in their order, and what can be broken."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spike.pilot.demo.claim import Chapter, Sabotage, Scene
+from spike.pilot.demo.keeper import comeback, deceit, loss, stale, supply
+from spike.pilot.demo.keeper.world import KeeperWorld, keeper_world
+
+_SCENES: Final = (
+    Scene("Three Keepers", (supply.keepers_hold_shares, supply.two_ways)),
+    Scene(
+        "Nexus is killed",
+        (
+            comeback.nexus_is_killed,
+            comeback.comes_back_by_itself,
+            comeback.every_secret_is_there,
+        ),
+    ),
+    Scene("A Keeper is killed", (supply.keeper_has_its_share_back,)),
+    Scene(
+        "A Keeper that lies",
+        (
+            deceit.stranger_gets_nothing,
+            deceit.liar_is_named,
+            deceit.served_despite_liar,
+            deceit.true_keeper_is_back,
+        ),
+    ),
+    Scene(
+        "Yesterday's store",
+        (stale.keepers_know_of_change, stale.old_copy_is_refused, stale.right_store_serves),
+    ),
+    Scene(
+        "Too many Keepers are lost",
+        (
+            loss.nexus_and_two_are_killed,
+            loss.status_says_what_is_missing,
+            loss.password_brings_it_back,
+            loss.keepers_get_new_shares,
+            loss.nothing_is_left,
+        ),
+    ),
+)
+
+_SABOTAGES: Final = (
+    Sabotage(
+        "frozen-keepers",
+        "two Keepers are frozen and answer nobody",
+        before=supply.two_ways.name,
+        exposed_by=supply.two_ways.name,
+        act=supply.freeze_two,
+    ),
+    Sabotage(
+        "one-share-left",
+        "two Keepers are frozen just before Nexus is killed",
+        before=comeback.nexus_is_killed.name,
+        exposed_by=comeback.comes_back_by_itself.name,
+        act=comeback.freeze_two_at_once,
+    ),
+    Sabotage(
+        "lost-order",
+        "a storage writer deleted an acknowledged secret",
+        before=comeback.every_secret_is_there.name,
+        exposed_by=comeback.every_secret_is_there.name,
+        act=comeback.lose_order,
+    ),
+    Sabotage(
+        "frozen-nexus",
+        "Nexus is frozen and gives nobody a share",
+        before=supply.keeper_has_its_share_back.name,
+        exposed_by=supply.keeper_has_its_share_back.name,
+        act=supply.freeze_nexus,
+    ),
+    Sabotage(
+        "stolen-identity",
+        "the stranger has the identity of the Keeper it replaces",
+        before=deceit.stranger_gets_nothing.name,
+        exposed_by=deceit.stranger_gets_nothing.name,
+        act=deceit.steal_identity,
+    ),
+    Sabotage(
+        "frozen-neighbour",
+        "beside the liar one more Keeper is frozen",
+        before=deceit.served_despite_liar.name,
+        exposed_by=deceit.served_despite_liar.name,
+        act=deceit.freeze_neighbour,
+    ),
+    Sabotage(
+        "fresh-copy",
+        "the copy put in place is no older than the store",
+        before=stale.old_copy_is_refused.name,
+        exposed_by=stale.old_copy_is_refused.name,
+        act=stale.copy_again,
+    ),
+    Sabotage(
+        "early-password",
+        "somebody restored the store before anybody looked",
+        before=loss.status_says_what_is_missing.name,
+        exposed_by=loss.status_says_what_is_missing.name,
+        act=loss.restore_early,
+    ),
+    Sabotage(
+        "frozen-survivor",
+        "the Keeper whose share is left is frozen and takes no new one",
+        before=loss.password_brings_it_back.name,
+        exposed_by=loss.keepers_get_new_shares.name,
+        act=loss.freeze_survivor,
+    ),
+)
+
+CHAPTER: Final[Chapter[KeeperWorld]] = Chapter(
+    "keeper",
+    "the root key comes back by itself, and nothing old, foreign or lying is believed",
+    keeper_world,
+    _SCENES,
+    _SABOTAGES,
+)
