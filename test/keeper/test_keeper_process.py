@@ -97,8 +97,11 @@ def port_of(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextlib.contextmanager
-def keeping(authority: AuthorityProcess) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    with started(authority, KEEPER, [PROGRAM], SPIKE_KEEPER_TLS_PORT="127.0.0.1:0") as process:
+def keeping(
+    authority: AuthorityProcess, *arguments: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    own = {"SPIKE_KEEPER_TLS_PORT": "127.0.0.1:0", **environment}
+    with started(authority, KEEPER, list(arguments) or [PROGRAM], **own) as process:
         yield process, port_of(process)
 
 
@@ -123,6 +126,20 @@ def test_it_holds_a_share_until_it_is_told_to_end(
         make_calls(authority, port, 1)
         process.send_signal(number)
         assert process.wait(WAIT_S) == 0
+
+
+def test_it_holds_its_share_where_no_file_can_be_written(
+    authority: AuthorityProcess, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    without_files = f"cd {empty} && ulimit -f 0 && exec {PROGRAM}"
+    home = {"HOME": str(empty), "TMPDIR": str(empty)}
+    with keeping(authority, "/bin/sh", "-c", without_files, **home) as (process, port):
+        make_calls(authority, port, 3)
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+    assert list(empty.iterdir()) == []
 
 
 def test_it_needs_little_memory_however_many_calls_are_made(authority: AuthorityProcess) -> None:
