@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from size import record, seed, size
 from spike.crypto import known_answer, shamir
 from spike.crypto.mac import mac
-from spike.error import WipedError
+from spike.error import SettingError, WipedError
 from spike.memory import KeyMemory
 
 AES_POLYNOMIAL = 0x11B
@@ -316,6 +316,28 @@ def test_what_was_made_is_wiped_when_a_split_or_an_interpolation_fails(
         shamir.interpolate({**shares, 3: gone})
     assert made
     assert all(key.wiped for key in made)
+
+
+def test_wherever_locked_memory_runs_out_no_share_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[KeyMemory] = []
+    room = 0
+    allocate = KeyMemory.allocate
+
+    def scarce(size_bytes: int) -> KeyMemory:
+        if len(kept) == room:
+            raise SettingError("no more memory may be locked")
+        kept.append(allocate(size_bytes))
+        return kept[-1]
+
+    with KeyMemory.generate() as secret:
+        monkeypatch.setattr(KeyMemory, "allocate", scarce)
+        for number in range(5):  # two coefficients and three shares
+            room = number
+            kept.clear()
+            with pytest.raises(SettingError):
+                shamir.split(secret, 3, (1, 2, 3))
+            assert len(kept) == room
+            assert all(key.wiped for key in kept)
 
 
 def test_a_proof_is_of_one_share_and_one_nonce() -> None:

@@ -29,7 +29,16 @@ from spike.error import SettingError, WipedError
 from spike.lifecycle import rebuild as module
 from spike.lifecycle.keyring import ShareMember, ShareSet
 from spike.lifecycle.rebuild import SUBSET_LIMIT, Rebuilt, rebuild
-from spike.lifecycle.share import BadShare, Share, ShareError, ShareLabel, ShareProblem, digest_of
+from spike.lifecycle.share import (
+    BadShare,
+    Share,
+    ShareError,
+    ShareLabel,
+    ShareProblem,
+    digest_of,
+    tag_key,
+    tag_of,
+)
 from spike.memory.key_memory import KeyMemory
 
 Change = Callable[[Share], Share]
@@ -135,7 +144,11 @@ def test_three_wrong_values_of_five_are_too_many() -> None:
             shares = made.shares()
             for place in places:
                 shares[place] = wrong_value(shares[place])
-            assert problem_of(made, shares) is ShareProblem.NOT_CONFIRMED
+            with pytest.raises(ShareError) as refused:
+                made.rebuild(shares)
+            assert refused.value.problem is ShareProblem.NOT_CONFIRMED
+            assert refused.value.suspicious == tuple(place + 1 for place in places)
+            assert refused.value.bad == ()
 
 
 @pytest.mark.parametrize("name", LABELS)
@@ -303,6 +316,37 @@ def test_shares_of_another_key_are_not_believed_however_well_vouched_for() -> No
         held.wipe()
 
 
+def test_one_keeper_that_answers_twice_does_not_count_as_two() -> None:
+    """It plants a key of its own, fits everything to it, and needs nobody but somebody else's index."""
+    with KeyMemory.generate() as planted, dealt(2, 3) as made:
+        own = deal(1, 3, planted)
+        label = ShareLabel(own.store_id, own.lineage, own.share_set.id, 7, 1, 2)
+        with tag_key(planted, label) as key:
+            lie = Share(label, planted, tag_of(key, label, planted))
+        honest = Share(replace(label, index=2), made.held.share(2).value, "")
+        share_set = msgspec.structs.replace(own.share_set, threshold=2)
+        for shares in permutations([lie, wrong_value(lie), honest]):
+            assert problem_of(own, list(shares), share_set) is ShareProblem.NOT_CONFIRMED
+        own.held.wipe()
+
+
+def test_two_splits_under_one_set_id_are_not_mixed_into_a_third() -> None:
+    """It must not happen; if it does, shares with right tags do not fit each other."""
+    with dealt(2, 3) as made:
+        again = type(made.held).split(
+            made.root,
+            store_id=made.store_id,
+            lineage=made.lineage,
+            generation=7,
+            set_id=made.share_set.id,
+            threshold=2,
+            indexes=(1, 2, 3),
+        )
+        shares = [made.held.share(1), again.share(2), again.share(3)]
+        assert problem_of(made, shares) is ShareProblem.NOT_CONFIRMED
+        again.wipe()
+
+
 def test_a_store_cannot_ask_for_fewer_shares_than_were_configured() -> None:
     """Otherwise it could name a key of its own, and one hostile Keeper would be enough to give it."""
     with dealt(1, 3) as made, pytest.raises(ShareError) as refused:
@@ -366,11 +410,13 @@ def test_whatever_is_refused_leaves_nothing_in_memory(monkeypatch: pytest.Monkey
     with dealt(3, 5) as made:
         cancelled = [*cancelling(made, 1, 2, 3).values(), *made.shares((3,))]
         lost = [wrong_tag(share) for share in made.shares()]
+        lies = [wrong_value(share) for share in made.shares((1, 2, 3))]
         untold = made.with_digests(dict.fromkeys(range(1, 6), "0" * 64))
         gone = wrong_value(made.held.share(5))
         gone.value.wipe()
         monkeypatch.setattr(KeyMemory, "allocate", watched)
-        for shares, share_set in ((cancelled, None), (lost, untold), (made.shares((1, 2)), None)):
+        refused = [(cancelled, None), (lost, untold), (lies, None), (made.shares((1, 2)), None)]
+        for shares, share_set in refused:
             problem_of(made, shares, share_set)
         with pytest.raises(WipedError):
             made.rebuild([*made.shares((1, 2)), gone])
@@ -407,6 +453,26 @@ def test_wherever_locked_memory_runs_out_nothing_is_left(monkeypatch: pytest.Mon
             *(found.held.share(index).value for index in (1, 2, 3)),
         ]
         require_whole(made, found)
+
+
+def test_what_fails_after_the_set_was_computed_wipes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[KeyMemory] = []
+    allocate = KeyMemory.allocate
+
+    def watched(size_bytes: int) -> KeyMemory:
+        kept.append(allocate(size_bytes))
+        return kept[-1]
+
+    def failing(*_: object) -> str:
+        raise WipedError("a share was wiped meanwhile")
+
+    with dealt(2, 3) as made:
+        shares = made.shares()
+        monkeypatch.setattr(KeyMemory, "allocate", watched)
+        monkeypatch.setattr(type(made.held), "digest", failing)
+        with pytest.raises(WipedError):
+            made.rebuild(shares)
+        assert all(key.wiped for key in kept)
 
 
 def test_the_shares_given_stay_the_caller_s() -> None:

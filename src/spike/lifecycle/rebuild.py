@@ -166,7 +166,7 @@ def _search(
     for subset in islice(_subsets(candidates, label.threshold), SUBSET_LIMIT):
         points = {each.share.label.index: each.share.value for each in subset}
         if len(points) < len(subset):
-            continue  # two shares that claim one index
+            continue  # two shares claim one index: fewer points would ask for fewer shares
         root = interpolate(points)
         try:
             if check_value_matches(check, check_value(root, store, label.generation)):
@@ -175,7 +175,8 @@ def _search(
             root.wipe()
             raise
         root.wipe()
-    raise ShareError(ShareProblem.NOT_CONFIRMED, bad)
+    suspicious = [each.share.label.index for each in candidates if not each.fits]
+    raise ShareError(ShareProblem.NOT_CONFIRMED, bad, suspicious)
 
 
 def _subsets(candidates: Sequence[_Candidate], threshold: int) -> Iterator[tuple[_Candidate, ...]]:

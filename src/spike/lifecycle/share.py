@@ -72,12 +72,22 @@ class BadShare:
 
 
 class ShareError(RefusedError):
-    """Shares that do not give the root key; `bad` names those known to be wrong. Nothing was changed."""
+    """Shares that do not give the root key. Nothing was changed.
 
-    def __init__(self, problem: ShareProblem, bad: Sequence[BadShare] = ()) -> None:
+    `bad` names those known to be wrong, `suspicious` the indexes whose digest does not fit: without a root key nobody
+    can tell whether the share or the digest was changed.
+    """
+
+    def __init__(
+        self,
+        problem: ShareProblem,
+        bad: Sequence[BadShare] = (),
+        suspicious: Sequence[int] = (),
+    ) -> None:
         super().__init__(MEANING[problem])
         self.problem = problem
         self.bad = tuple(bad)
+        self.suspicious = tuple(suspicious)
 
 
 @dataclass(frozen=True, slots=True)
