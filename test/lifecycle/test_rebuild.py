@@ -321,12 +321,12 @@ def test_one_keeper_that_answers_twice_does_not_count_as_two() -> None:
     with KeyMemory.generate() as planted, dealt(2, 3) as made:
         own = deal(1, 3, planted)
         label = ShareLabel(own.store_id, own.lineage, own.share_set.id, 7, 1, 2)
-        with tag_key(planted, label) as key:
-            lie = Share(label, planted, tag_of(key, label, planted))
-        honest = Share(replace(label, index=2), made.held.share(2).value, "")
-        share_set = msgspec.structs.replace(own.share_set, threshold=2)
-        for shares in permutations([lie, wrong_value(lie), honest]):
-            assert problem_of(own, list(shares), share_set) is ShareProblem.NOT_CONFIRMED
+        with tag_key(planted, label) as key, KeyMemory.generate() as other:
+            lies = [Share(label, each, tag_of(key, label, each)) for each in (planted, other)]
+            honest = Share(replace(label, index=2), made.held.share(2).value, "")
+            share_set = msgspec.structs.replace(own.share_set, threshold=2)
+            for shares in permutations([*lies, honest]):
+                assert problem_of(own, list(shares), share_set) is ShareProblem.NOT_CONFIRMED
         own.held.wipe()
 
 
