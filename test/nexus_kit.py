@@ -223,7 +223,7 @@ async def running(
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
             **CipherCalls(vault, cipher_limit_bytes).handlers(),
-            **KeyCalls(keeper_desk, desk, restores, MemoryWatch(vault)).handlers(),
+            **KeyCalls(keeper_desk, desk, restores, MemoryWatch(vault), service).handlers(),
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk).handlers(),
         }

@@ -393,9 +393,7 @@ def test_a_store_with_secrets_is_served_lite_restored_and_served_whole_again(
     async def live() -> None:
         async with running(held.data, place=held.place, born=False, service=Service.LITE) as nexus:
             before = await nexus.store.census()
-            assert unserved(before).startswith(
-                "this store holds secrets (2) and policies (1), which"
-            )
+            assert "this store holds secrets (2) and policies (1); they stay" in unserved(before)
             assert (await send(nexus, ENCRYPT, b"x")).status == 503
             assert (await nexus.restore(PASSWORD))[0] == 200
             blob = await encrypted(nexus, b"x", LITE)
@@ -421,6 +419,8 @@ async def test_in_lite_mode_a_call_on_secrets_or_policies_is_none(who: str) -> N
                 assert await nexus.call(who, call.target, {"path": "a"}) == BAD, call.name
         told = await nexus.call(who, "/v1/operator/status")
         assert told[1]["ready"] is True
+        if who == SUPERUSER:
+            assert told[1]["remarks"] == [Service.LITE.remark]
 
 
 async def test_in_lite_mode_the_superuser_and_lite_workloads_encrypt_and_no_policy_counts() -> None:
@@ -445,5 +445,5 @@ def test_what_a_lite_nexus_does_not_serve_it_names() -> None:
     assert unserved({}) == ""
     assert unserved({(KEYRING, 1): 1, (HISTORY, 1): 7}) == ""
     told = unserved({(SECRET_META, 1): 2, (SECRET_META, 2): 3, (SECRET, 1): 99})
-    assert told.startswith("this store holds secrets (5), which lite mode does not serve")
+    assert "this store holds secrets (5); they stay as they are" in told
     assert "policies (4)" in unserved({(POLICY, 1): 4})

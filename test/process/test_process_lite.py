@@ -29,7 +29,10 @@ def test_a_lite_nexus_is_initialized_lost_and_restored_like_any(tmp_path: Path) 
         assert sealed.returncode == 0, sealed.stderr
         opened = spike.spike("cipher", "decrypt", stdin=sealed.stdout, identity=WORKLOAD)
         assert opened.stdout == b"by its role"
-        assert "does not serve" not in (spike.log / "nexus").read_text()
+        told = (spike.log / "nexus").read_text()
+        assert "lite mode: encrypt and decrypt are served" in told
+        assert "this store holds" not in told
+        assert b"Remark: lite mode" in spike.spike("status").stdout
 
 
 def test_secrets_of_a_store_that_is_opened_lite_are_named_kept_and_come_back(
@@ -43,7 +46,7 @@ def test_secrets_of_a_store_that_is_opened_lite_are_named_kept_and_come_back(
         spike.stop_nexus()
         spike.start_nexus(SPIKE_NEXUS_BACKEND_STORE="lite")
         told = (spike.log / "nexus").read_text()
-        assert "this store holds secrets (2), which lite mode does not serve" in told
+        assert "this store holds secrets (2); they stay as they are" in told
         spike.restore()
         records = spike.client.get_status().storage
         assert records is not None

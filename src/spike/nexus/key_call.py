@@ -10,6 +10,7 @@ from spike.nexus.birth_flow import Birth, initialize, require_unborn
 from spike.nexus.examination import Asked, Examined
 from spike.nexus.handler import Handler, OnKey
 from spike.nexus.keeper_desk import KeeperDesk
+from spike.nexus.lite import Service
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
 from spike.nexus.vault import Opened, PlaceState
@@ -40,9 +41,15 @@ class KeyCalls:
     """Handlers bound to one vault and the desks beside it."""
 
     def __init__(
-        self, keepers: KeeperDesk, desk: PasswordDesk, restores: RestoreDesk, watch: MemoryWatch
+        self,
+        keepers: KeeperDesk,
+        desk: PasswordDesk,
+        restores: RestoreDesk,
+        watch: MemoryWatch,
+        service: Service = Service.WHOLE,
     ) -> None:
         self._keepers = keepers
+        self._service = service
         self._vault = keepers.vault
         self._desk = desk
         self._restores = restores
@@ -156,7 +163,8 @@ class KeyCalls:
             keeper_threshold=threshold,
             keeper_margin=margin,
             recovery=self._keepers.waits_for or None if opened is None else None,
-            remarks=list(self._keepers.remarks) or None,
+            remarks=[each for each in (self._service.remark, *self._keepers.remarks) if each]
+            or None,
             anchor=None if opened is None else opened.anchor_raw(),
         )
 

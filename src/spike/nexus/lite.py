@@ -39,14 +39,19 @@ _NOT_LITE: Final = frozenset(
 
 
 class Service(Enum):
-    """Which calls exist, and whether policies count."""
+    """Which calls exist, whether policies count, and what an administrator is told of it (empty: nothing)."""
 
-    WHOLE = (_ALL, True)
-    LITE = (_ALL - _NOT_LITE, False)
+    WHOLE = (_ALL, True, "")
+    LITE = (
+        _ALL - _NOT_LITE,
+        False,
+        "lite mode: encrypt and decrypt are served, secrets and policies are not",
+    )
 
-    def __init__(self, calls: frozenset[CallName], believes_policies: bool) -> None:
+    def __init__(self, calls: frozenset[CallName], believes_policies: bool, remark: str) -> None:
         self.calls = calls
         self.believes_policies = believes_policies
+        self.remark = remark
 
 
 def service_of(backend: str) -> tuple[Service, str]:
@@ -55,7 +60,7 @@ def service_of(backend: str) -> tuple[Service, str]:
 
 
 def unserved(census: Mapping[tuple[Kind, int], int]) -> str:
-    """Return what a lite Nexus has to say of a store that holds secrets or policies; empty if it holds neither."""
+    """Return what a lite Nexus adds of a store that holds secrets or policies; empty if it holds neither."""
     held = {
         name: sum(count for (kind, _), count in census.items() if kind == wanted)
         for name, wanted in (("secrets", SECRET_META), ("policies", POLICY))
@@ -64,6 +69,6 @@ def unserved(census: Mapping[tuple[Kind, int], int]) -> str:
     if not told:
         return ""
     return (
-        f"this store holds {' and '.join(told)}, which lite mode does not serve; they stay as they are: "
+        f"; this store holds {' and '.join(told)}; they stay as they are: "
         "set SPIKE_NEXUS_BACKEND_STORE=sqlite to use them"
     )

@@ -59,8 +59,8 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         service, engine = service_of(setting.engine)
         store = await open_store(engine, setting.data_directory)
         stack.push_async_callback(store.close)
-        if service is Service.LITE and (told := unserved(await store.census())):
-            _log.warning("%s", told)
+        if service is Service.LITE:
+            _log.warning("%s%s", service.remark, unserved(await store.census()))
         vault = await _vault(setting, store)
         stack.push_async_callback(vault.close)
         source = await X509Source.open(setting.endpoint or None, setting.source_timeout_s)
@@ -82,7 +82,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
             **CipherCalls(vault, setting.cipher_limit_bytes).handlers(),
-            **KeyCalls(keepers, desk, restores, watch).handlers(),
+            **KeyCalls(keepers, desk, restores, watch, service).handlers(),
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers).handlers(),
         }
