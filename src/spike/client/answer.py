@@ -138,6 +138,14 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
     ),
     Reason.WEAK_PASSWORD: ("the password is too weak", "use a longer one, or --generate"),
     Reason.WRONG_PASSWORD: ("the password does not open the slot", "try again, or name --slot"),
+    Reason.WRONG_SHARD: (
+        "the recovery shard does not fit",
+        "compare it with what was written down; use shards of the present set",
+    ),
+    Reason.SHARDS_EXIST: (
+        "there are recovery shards already; new ones make them useless",
+        "hand out new ones with: spike operator recover --yes",
+    ),
     Reason.UNKNOWN_SLOT: ("there is no slot of that name", "name another one with --slot"),
     Reason.DAMAGED: ("the backup is damaged", "restore from another copy: --backup FILE"),
     Reason.NEWER_FORMAT: ("a newer SPIKE wrote it", "use a newer version of SPIKE"),
@@ -152,6 +160,7 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
         "put the newest copy of the store back and try again",
     ),
     Reason.EXPIRED: ("it took too long", "run the command again"),
+    Reason.KEEPER: ("the Keepers cannot take their shares", "see spike status"),
     Reason.BUSY: ("another operation on the keys is under way", "wait, then try again"),
     Reason.TOO_SOON: ("after wrong passwords the next attempt has to wait", "wait a minute"),
 }

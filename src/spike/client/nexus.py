@@ -12,6 +12,7 @@ from spike.client.answer import raw_of, result_of
 from spike.client.password import seal_password
 from spike.client.pool import JSON_CONTENT_TYPE, Body, Pool, Reply
 from spike.client.setting import ClientSetting
+from spike.memory.key_memory import KeyMemory
 from spike.spiffe.background_source import BackgroundSource
 from spike.spiffe.source import HeldSource
 from spike.spiffe.workload_source import fetch_material
@@ -25,6 +26,12 @@ from spike.wire.cipher import (
 )
 from spike.wire.go_json import encode
 from spike.wire.message import Empty, Message
+from spike.wire.operator import (
+    RecoverAnswer,
+    RecoverRequest,
+    ShardRestoreAnswer,
+    ShardRestoreRequest,
+)
 from spike.wire.own import (
     FileRestoreRequest,
     InitAnswer,
@@ -94,6 +101,15 @@ class PasswordFor:
 
     def __repr__(self) -> str:
         return f"PasswordFor(slot_name={self.slot_name!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOf:
+    """One recovery shard, and the set its text names or an empty name. The holder wipes `value`."""
+
+    index: int
+    value: KeyMemory
+    set_id: str = ""
 
 
 class NexusClient:
@@ -315,23 +331,33 @@ class NexusClient:
         return self._call(calls.OPERATOR_INIT, request, "init", KEY_TIMEOUT_S, repeatable=False)
 
     def preview_restore(
-        self, secret: PasswordFor, anchor: bytes, backup: bytes | None
+        self,
+        secret: PasswordFor,
+        anchor: bytes,
+        backup: bytes | None,
+        *,
+        accept_older: bool = False,
     ) -> RestoreAnswer:
         """Open what a restore would bring back, changing nothing.
 
         `anchor` is the last one seen of this store, or empty. `backup` is a key backup to restore
-        from; None = the store's own.
+        from; None = the store's own. `accept_older`: show it also if somebody has seen the store
+        further, and say who.
 
         Raises:
             RefusalError: with the reason, such as a wrong password.
         """
         session, sealed = self._seal(secret.password)
         if backup is None:
-            request = PasswordRestoreRequest(session, sealed, secret.slot_name, anchor)
+            request = PasswordRestoreRequest(
+                session, sealed, secret.slot_name, anchor, accept_older_store=accept_older
+            )
             return self._call(
                 calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
             )
-        from_file = FileRestoreRequest(session, sealed, secret.slot_name, anchor, "", backup)
+        from_file = FileRestoreRequest(
+            session, sealed, secret.slot_name, anchor, "", backup, accept_older
+        )
         return self._call(
             calls.OPERATOR_RESTORE_FILE, from_file, "restore", KEY_TIMEOUT_S, repeatable=False
         )
@@ -345,6 +371,41 @@ class NexusClient:
         request = PasswordRestoreRequest(confirm=confirm)
         return self._call(
             calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def recover(self, *, only_first: bool) -> RecoverAnswer:
+        """Return new recovery shards, which make all shards before useless.
+
+        Raises:
+            RefusalError: SHARDS_EXIST with `only_first`, if there are shards already.
+        """
+        request = RecoverRequest(only_first)
+        return self._call(
+            calls.OPERATOR_RECOVER, request, "recover", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def bring_shard(
+        self, shard: ShardOf, anchor: bytes, backup: bytes | None, *, accept_older: bool = False
+    ) -> ShardRestoreAnswer:
+        """Bring one recovery shard; with the last one needed the answer is a preview.
+
+        The other arguments are those of `preview_restore`.
+
+        Raises:
+            RefusalError: with the reason, such as a shard of an older set.
+        """
+        with shard.value.view() as view:
+            request = ShardRestoreRequest(
+                id=shard.index,
+                shard=list(view),
+                set_id=shard.set_id,
+                anchor=anchor,
+                backup=backup or b"",
+                accept_older_store=accept_older,
+                preview=True,
+            )
+        return self._call(
+            calls.OPERATOR_RESTORE, request, "restore", KEY_TIMEOUT_S, repeatable=False
         )
 
     def _seal(self, password: bytearray) -> tuple[str, bytes]:

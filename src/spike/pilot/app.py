@@ -24,6 +24,9 @@ COMMANDS: Final = {
     "status": Entry("spike.pilot.command.status:status", "Say whether the key would come back."),
     "keeper": Entry("spike.pilot.command.keeper:keeper", "Look after those who hold shares."),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
+    "operator": Entry(
+        "spike.pilot.command.operator:operator", "Hand out and bring recovery shards."
+    ),
     "dev": Entry("spike.pilot.command.dev:dev", "Run every part on this machine; play the demo."),
     "version": Entry("spike.pilot.command.version:version", "Show the version and its formats."),
 }
@@ -36,6 +39,7 @@ Environment:
   SPIKE_TRUST_ROOT_NEXUS       trust roots Nexus may be of [spike.ist]
   SPIKE_PILOT_STATE_DIR        where Pilot keeps the anchors it saw
                                [$XDG_STATE_HOME/spike/pilot]
+  SPIKE_PILOT_RECOVERY_DIR     where recovery shards are written [~/.spike/recover]
 
 \b
 Exit codes:

@@ -26,9 +26,16 @@ def wipe(buffer: bytearray) -> None:
     buffer[:] = b"\0" * len(buffer)
 
 
+_INSTEAD: Final = (
+    "name where the password comes from: --password-file, --password-fd or --password-stdin"
+)
+
+
 @contextmanager
-def terminal() -> Iterator[int]:
+def terminal(instead: str = _INSTEAD) -> Iterator[int]:
     """Open the terminal that controls this process, whatever standard input and output are.
+
+    `instead` says what to do where there is none.
 
     Raises:
         SettingError: there is none.
@@ -38,7 +45,7 @@ def terminal() -> Iterator[int]:
     except OSError:
         raise SettingError(
             "there is no terminal to ask on",
-            "name where the password comes from: --password-file, --password-fd or --password-stdin",
+            instead,
         ) from None
     try:
         yield descriptor
@@ -68,6 +75,19 @@ def ask_hidden(descriptor: int, question: str) -> bytearray:
         return line[: size - 1]
     finally:
         wipe(line)
+
+
+def ask(descriptor: int, question: str) -> str:
+    """Ask for one line, shown as it is typed, and return it without the white space around it.
+
+    Raises:
+        InputError: the end of input, or a line that is too long.
+    """
+    show(descriptor, question)
+    line = os.read(descriptor, LINE_LIMIT_BYTES)
+    if not line.endswith(b"\n"):
+        raise InputError("no whole line was typed", "type it and press Enter")
+    return line.decode(errors="replace").strip()
 
 
 def confirm(question: str) -> bool:

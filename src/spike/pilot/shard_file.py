@@ -1,0 +1,151 @@
+"""Recovery shards on their way to people and back: one file each, or lines of a file or of standard input.
+
+What holds a shard is overwritten after use. What an editor, a terminal or a file system keeps of it is out of reach.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from spike.error import InputError, RefusedError, SettingError
+from spike.lifecycle.shard_text import INDEX_LIMIT, LIMIT_BYTES
+from spike.pilot import prompt
+from spike.pilot.source import wiped
+
+DIRECTORY: Final = "SPIKE_PILOT_RECOVERY_DIR"
+_NAME: Final = "spike.recovery.{}.txt"
+_INPUT_LIMIT_BYTES: Final = INDEX_LIMIT * (LIMIT_BYTES + 1)
+
+
+def directory_of(environment: Mapping[str, str]) -> Path:
+    """Return where recovery shards are written: SPIKE_PILOT_RECOVERY_DIR, or `~/.spike/recover`."""
+    named = environment.get(DIRECTORY)
+    return Path(named) if named else Path(environment.get("HOME", "~"), ".spike", "recover")
+
+
+def prepare(directory: Path) -> None:
+    """Make the directory (0700), or see that it is ours alone, can be written and holds no shards.
+
+    Raises:
+        SettingError: it is not so.
+        RefusedError: it holds recovery shards, which are never overwritten.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+        held = sorted(directory.glob(_NAME.format("*")))
+        writable = os.access(directory, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise SettingError(
+            f"recovery shards cannot be written to {directory}: {error.strerror}",
+            "name another directory with --dir",
+        ) from error
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise SettingError(
+            f"others can enter {directory}", f"make it yours alone: chmod 700 {directory}"
+        )
+    if held:
+        raise RefusedError(
+            f"{held[0]} is there already; recovery shards are never overwritten",
+            "hand those shards over, then delete the files; or name another directory with --dir",
+        )
+    if not writable:
+        raise SettingError(f"{directory} cannot be written to", "name another directory with --dir")
+
+
+def write(directory: Path, index: int, text: bytearray) -> Path:
+    """Write the text of a shard into a new file (0600), read it back, and return the file's path.
+
+    Raises:
+        SettingError: it cannot be written, or is there already.
+    """
+    path = directory / _NAME.format(index)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        try:
+            os.writev(descriptor, [text, b"\n"])
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        _sync_names(directory)
+        with wiped(_read(path, len(text) + 2)) as found:
+            if found[:-1] != text:
+                raise OSError(0, "what was written is not what is read back")  # noqa: TRY301  (one way out)
+    except OSError as error:
+        raise SettingError(
+            f"recovery shard {index} cannot be written to {path}: {error.strerror}",
+            "the shards handed out before are useless, and so are those of this set that were written: "
+            "delete those files and run it again with --yes",
+        ) from error
+    return path
+
+
+def read(path: Path) -> bytearray:
+    """Return the content of a shard's file. The caller wipes it.
+
+    Raises:
+        SettingError: it cannot be read.
+        InputError: it is too large for one.
+    """
+    try:
+        found = _read(path, LIMIT_BYTES + 1)
+    except OSError as error:
+        raise SettingError(
+            f"{path} cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from error
+    if len(found) > LIMIT_BYTES:
+        prompt.wipe(found)
+        raise InputError(f"{path} is too large for a recovery shard", "name one file for each")
+    return found
+
+
+def lines_of_input() -> Iterator[bytearray]:
+    """Give each line of standard input that is not empty. It is overwritten when the next one is asked for.
+
+    Raises:
+        InputError: there is more than all shards of a set together.
+    """
+    with wiped(_read_descriptor(0, _INPUT_LIMIT_BYTES + 1)) as entered:
+        if len(entered) > _INPUT_LIMIT_BYTES:
+            raise InputError("standard input holds more than shards", "give one shard a line")
+        start = 0
+        while start < len(entered):
+            end = entered.find(b"\n", start)
+            end = len(entered) if end < 0 else end
+            with wiped(entered[start:end]) as line:
+                if line.strip():
+                    yield line
+            start = end + 1
+
+
+def _read(path: Path, limit_bytes: int) -> bytearray:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _read_descriptor(descriptor, limit_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _read_descriptor(descriptor: int, limit_bytes: int) -> bytearray:
+    buffer, size = bytearray(limit_bytes), 0
+    try:
+        with memoryview(buffer) as view:
+            while size < limit_bytes:
+                count = os.readv(descriptor, [view[size:]])
+                if count == 0:
+                    break
+                size += count
+        return buffer[:size]
+    finally:
+        prompt.wipe(buffer)
+
+
+def _sync_names(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
