@@ -374,6 +374,32 @@ async def test_many_at_once_each_get_their_own(nexus: RunningNexus) -> None:
     record("cipher calls over TLS, 50 at once", count, "each got its own back", seed=chosen)
 
 
+async def test_the_key_may_change_while_everybody_encrypts(nexus: RunningNexus) -> None:
+    changed = asyncio.Event()
+    generations: set[bytes] = set()
+
+    async def one(number: int) -> None:
+        first = True
+        while first or not changed.is_set():
+            first = False
+            plaintext = b"%d" % number
+            blob = await encrypted(nexus, plaintext, LITE)
+            generations.add(blob[3:7])
+            assert (await send(nexus, DECRYPT, blob, who=LITE)).body == plaintext
+
+    async def change() -> None:
+        for _ in range(3):
+            async with nexus.vault.lock:
+                await nexus.vault.advance(lifecycle_kit.with_next_cipher(nexus.vault.opened.ring))
+            await encrypted(nexus, b"between")
+        changed.set()
+
+    await asyncio.gather(change(), *(one(number) for number in range(6)))
+    generations.add((await encrypted(nexus, b"last"))[3:7])
+    assert b"\0\0\0\4" in generations
+    assert len(generations) >= 2
+
+
 # Lite mode
 
 

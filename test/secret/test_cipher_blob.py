@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from cryptography.cobblestone import Cobblestone256Decryptor
 
 from size import record, seed, size
 from spike.crypto.record import PLAINTEXT_LIMIT_BYTES, RecordContext, open_untrusted, seal
@@ -47,6 +48,17 @@ def test_a_blob_is_a_version_byte_and_a_record_of_kind_cipher(key: KeyMemory) ->
     assert blob[:7] == b"\x01" + b"\x01\x01" + (7).to_bytes(4, "big")
     context = RecordContext(STORE, "cipher", "", "", "")
     assert open_untrusted(key, context, blob[1:]) == b"plaintext"
+
+
+def test_whoever_has_the_key_opens_a_blob_without_spike_as_the_formats_page_says(
+    key: KeyMemory,
+) -> None:
+    plaintext = random.Random(3).randbytes(40_000)
+    blob = seal_blob(key, 7, STORE, plaintext)
+    context = blob[1:7] + STORE + b"\0\6cipher" + b"\0\0" * 3
+    with key.view() as view:
+        decryptor = Cobblestone256Decryptor(view, context)
+        assert decryptor.update(blob[7:]) + decryptor.finalize() == plaintext
 
 
 def test_the_triple_is_the_salt_s_first_12_bytes_and_the_record_without_them(
