@@ -11,6 +11,7 @@ from spike.keeper.access import accepting
 from spike.keeper.dispatch import Dispatcher
 from spike.keeper.safe import Safe
 from spike.keeper.setting import KeeperSetting
+from spike.memory.key_memory import KEY_BYTES, KeyMemory
 from spike.memory.process import harden
 from spike.policy.role import Role, RoleMap
 from spike.server.limit import Limits
@@ -33,7 +34,9 @@ async def serve(setting: KeeperSetting, stop: asyncio.Event) -> None:
     Raises:
         SettingError, WorkloadApiError: it cannot start.
     """
-    measures = harden()
+    # Whether a page can be locked at all is seen now, not when the first share comes.
+    with KeyMemory.allocate(KEY_BYTES):
+        measures = harden()
     require_measures(measures, strict=setting.strict_memory)
     for measure in measures:
         if not measure.applied:
