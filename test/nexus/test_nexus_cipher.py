@@ -19,8 +19,10 @@ import lifecycle_kit
 from lost_kit import PASSWORD, lose
 from nexus_kit import LITE, SUPERUSER, WORKLOAD, RunningNexus, running
 from size import record, seed, size
+from spike.error import SettingError
 from spike.nexus.lite import LITE as LITE_BACKEND
 from spike.nexus.lite import Service, service_of, unserved
+from spike.nexus.setting import read_setting
 from spike.nexus.vault import Stop
 from spike.policy.rule import new_policy
 from spike.secret.cipher_blob import CipherTriple, blob_size_bytes, join_untrusted, split
@@ -236,6 +238,17 @@ async def test_the_limit_is_a_setting() -> None:
         assert (await send(nexus, DECRYPT, await encrypted(nexus, b"abc"))).body == b"abc"
         assert (await send(nexus, ENCRYPT, b"abcd")).status == 400
         assert await nexus.call(SUPERUSER, ENCRYPT, {"plaintext": b64(b"abcd")}) == BAD
+
+
+def test_the_setting_is_bytes_up_to_what_a_record_holds(tmp_path: Path) -> None:
+    name = "SPIKE_NEXUS_CRYPTO_MAX_CIPHERTEXT_SIZE"
+    assert read_setting({}, tmp_path).cipher_limit_bytes == LIMIT_BYTES
+    assert read_setting({name: ""}, tmp_path).cipher_limit_bytes == LIMIT_BYTES
+    for good in (1, 16 << 20):
+        assert read_setting({name: str(good)}, tmp_path).cipher_limit_bytes == good
+    for bad in ("0", "-1", "64k", "1.5", " 1", str((16 << 20) + 1)):
+        with pytest.raises(SettingError, match=name):
+            read_setting({name: bad}, tmp_path)
 
 
 # Who may, and when
