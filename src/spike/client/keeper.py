@@ -75,7 +75,8 @@ class KeeperClient:
         """Make a call and return its answer. It is made once: whether to repeat it is the caller's matter.
 
         Raises:
-            UnreachableError: no connection, a broken one, or no whole answer before the deadline.
+            UnreachableError: no connection, a broken one, or no whole answer before the deadline. A server that
+                turns our identity away in the handshake just hangs up.
             IdentityError: the server's identity is not trusted or not accepted.
             DeniedError: the server does not accept ours.
             AnswerError: an answer that is no HTTP, too large, of another form, or a fault of the server's.

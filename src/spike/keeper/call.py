@@ -118,7 +118,7 @@ def status(_grant: Grant, safe: Safe, message: keeper.KeeperStatusRequest) -> An
         committed=_shown(held.committed, message.nonce),
         staged=_shown(held.staged, message.nonce),
         anchor=None if held.anchor is None else held.anchor.raw,
-        version=_version(),
+        version=running_version(),
     )
     return Answer(200, answer)
 
@@ -148,7 +148,8 @@ def _change(safe: Safe, outcome: Holding[KeyMemory] | Refusal[KeyMemory]) -> Ans
 
 
 @cache
-def _version() -> str:
+def running_version() -> str:
+    """Return this program's version, as the disk had it at the first call: the service makes that at its start."""
     return version("spike")
 
 

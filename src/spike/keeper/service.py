@@ -8,6 +8,7 @@ import logging
 from typing import Final
 
 from spike.keeper.access import accepting
+from spike.keeper.call import running_version
 from spike.keeper.dispatch import Dispatcher
 from spike.keeper.safe import Safe
 from spike.keeper.setting import KeeperSetting
@@ -51,7 +52,10 @@ async def serve(setting: KeeperSetting, stop: asyncio.Event) -> None:
         await server.start()
         stack.push_async_callback(server.drain, _DRAIN_S)
         _log.warning(
-            "listening on port %d as %s, holding nothing", server.port, source.material.svid.id
+            "listening on port %d as %s, version %s, holding nothing",
+            server.port,
+            source.material.svid.id,
+            running_version(),
         )
         await stop.wait()
 
