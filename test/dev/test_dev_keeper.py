@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -43,6 +44,11 @@ def kill(stage: Stage, *identities: str) -> None:
     eventually("they are gone", lambda: not any(is_there(number) for number in numbers))
 
 
+def authority_of(stage: Stage) -> int:
+    told = json.loads(stage.run_well("spike-authority", "status", "--format", "json"))
+    return int(told["pid"])
+
+
 def keeper(index: int) -> str:
     return f"{KEEPER_ID}/{index}"
 
@@ -63,7 +69,14 @@ def test_first_start_ends_with_three_keepers_that_hold_shares(
         assert status["keeperMargin"] == 1
         assert [each["identity"] for each in status["keepers"]] == [keeper(n) for n in (1, 2, 3)]
         assert len({stage.process_of(keeper(n)) for n in (1, 2, 3)}) == 3
+        files = {file.name: int(file.read_text()) for file in (directory / "run").glob("*.pid")}
+        assert files == {
+            "authority.pid": authority_of(stage),
+            "nexus.pid": stage.process_of(NEXUS_ID),
+            **{f"keeper-{n}.pid": stage.process_of(keeper(n)) for n in (1, 2, 3)},
+        }
         assert dev.interrupt() == 0
+        assert not list((directory / "run").glob("*.pid"))
 
 
 def test_killed_nexus_comes_back_by_itself(directory: Path, stage: Stage) -> None:

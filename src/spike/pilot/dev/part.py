@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from spike.client.launch import Command, Launcher
+from spike.pilot.dev.place import write_private
 from spike.spiffe.id import SpiffeId
 
 # The largest piece of a log that is read to say why a part died.
@@ -25,12 +26,16 @@ Start = Callable[[Command], "subprocess.Popen[bytes]"]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is started: a command, its whole environment, its log, and how long it may take to stop."""
+    """What is started: a command, its whole environment, its log, and how long it may take to stop.
+
+    `process_file` gets the number of its process at each start, for people; nothing here reads it.
+    """
 
     name: str
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
     log: Path
+    process_file: Path
     stop_s: float
     start: Start
 
@@ -58,6 +63,7 @@ class RunningPart:
             )
         finally:
             os.close(log)
+        write_private(part.process_file, f"{self._process.pid}\n")
         self.part = part
         self._started_s = time.monotonic()
 
@@ -77,6 +83,7 @@ class RunningPart:
     async def stop(self) -> None:
         """End it: in order, and by force when that takes too long. Idempotent."""
         await stopped(self._process, self.part.stop_s)
+        self.part.process_file.unlink(missing_ok=True)
 
 
 async def ended(process: subprocess.Popen[bytes]) -> int:

@@ -1,7 +1,7 @@
 """Where everything of one `spike dev` lies: one directory, 0700, and what stands in it.
 
     data/    the store              pilot/  the anchors Pilot saw
-    backup/  the key backup         run/    sockets
+    backup/  the key backup         run/    sockets, process numbers
     log/     one file for each part authority/  entries and foreign bundles
     env      to be sourced by a second terminal
     keeper-port  where the Keepers listen, a line for each
@@ -95,7 +95,7 @@ class DevPlace:
 
     def keep_keeper_ports(self, ports: Sequence[int]) -> None:
         """Keep where the Keepers listen, for the next start."""
-        _write_private(self._keeper_port_file, "".join(f"{port}\n" for port in ports))
+        write_private(self._keeper_port_file, "".join(f"{port}\n" for port in ports))
 
     @property
     def _keeper_port_file(self) -> Path:
@@ -128,7 +128,7 @@ class DevPlace:
             end = ":$PATH" if name == "PATH" else ""
             lines.append(f"export {name}={shlex.quote(value)}{end}")
         beside = self.environment_file.with_suffix(".new")
-        _write_private(beside, "\n".join(lines) + "\n")
+        write_private(beside, "\n".join(lines) + "\n")
         beside.replace(self.environment_file)
 
     @contextlib.contextmanager
@@ -145,7 +145,7 @@ class DevPlace:
             except BlockingIOError:
                 raise self._twin() from None
             process_file = self.directory / _PROCESS_FILE
-            _write_private(process_file, f"{os.getpid()}\n")
+            write_private(process_file, f"{os.getpid()}\n")
             yield
             process_file.unlink(missing_ok=True)
         finally:
@@ -209,7 +209,8 @@ def require_empty(directory: Path) -> None:
         )
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file that nobody else can read, in the place of what was there."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
     with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
         file.write(text)

@@ -44,6 +44,7 @@ class World:
             ),
             self.variables,
             self.place.log / "authority.log",
+            self.place.run / "authority.pid",
             _AUTHORITY_STOP_S,
             start_tethered,
         )
@@ -56,6 +57,7 @@ class World:
             (self.programs.path("spike-keeper"),),
             {**self.variables, **variables},
             self.place.log / f"keeper-{site.index}.log",
+            self.place.run / f"keeper-{site.index}.pid",
             _KEEPER_STOP_S,
             start_as(launcher, site.spiffe_id),
         )
@@ -73,6 +75,7 @@ class World:
             (self.programs.path("spike-nexus"),),
             {**self.variables, **variables},
             self.place.log / "nexus.log",
+            self.place.run / "nexus.pid",
             _NEXUS_STOP_S,
             start_as(launcher, NEXUS_ID),
         )
