@@ -73,6 +73,7 @@ ROLES = {
     "nexus": "spiffe://spike.ist/spike/nexus",
     "superuser": "spiffe://spike.ist/spike/pilot/role/superuser",
     "restore": "spiffe://spike.ist/spike/pilot/role/restore",
+    "recover": "spiffe://spike.ist/spike/pilot/role/recover",
     "workload": "spiffe://spike.ist/workload/web",
 }
 PATIENCE_S = 60.0

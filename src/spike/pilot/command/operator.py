@@ -225,7 +225,8 @@ class _Collected:
         except RefusalError as refusal:
             if refusal.reason is not Reason.WRONG_SHARD:
                 raise
-            output.note(f"Not taken: {name}: {refusal.message}.")
+            why = refusal.message.removeprefix("restore was refused: ")
+            output.note(f"Not taken: {name}: {why}.")
             return False
         told = self._told
         output.note(
