@@ -140,8 +140,21 @@ def test_nobody_can_choose_the_salt() -> None:
         "key",
         "context",
         "plaintext",
+        "before",
     )
     assert cobblestone.seal.__code__.co_kwonlyargcount == 0
+
+
+def test_what_is_put_before_a_message_changes_nothing_of_it() -> None:
+    before = bytes(cobblestone.SALT_BYTES)
+    with KeyMemory.generate() as key:
+        made = [cobblestone.seal(key, b"c", b"plaintext", before) for _ in range(2)]
+        for each in made:
+            assert each.startswith(before)
+            assert cobblestone.open_untrusted(key, b"c", each[len(before) :]) == b"plaintext"
+        salts = {each[len(before) :][: cobblestone.SALT_BYTES] for each in made}
+        assert len(salts) == 2
+        assert before not in salts
 
 
 def test_a_wrong_message_leaves_zeros_in_key_memory() -> None:
