@@ -27,32 +27,6 @@ SET, LATER_SET = "1" * 32, "2" * 32
 TAG = "e" * 64
 
 
-def staging(**changes: object) -> dict[str, object]:
-    """Return a stage request, changed where a test wants it."""
-    request: dict[str, object] = {
-        "storeId": STORE,
-        "lineage": LINEAGE,
-        "setId": SET,
-        "generation": 1,
-        "index": 2,
-        "threshold": 2,
-        "shard": ONE,
-        "tag": TAG,
-    }
-    return request | changes
-
-
-def committing(**changes: object) -> dict[str, object]:
-    """Return a commit request, changed where a test wants it."""
-    request: dict[str, object] = {
-        "storeId": STORE,
-        "lineage": LINEAGE,
-        "setId": SET,
-        "epoch": 3,
-    }
-    return request | changes
-
-
 LABEL = {
     "storeId": STORE,
     "lineage": LINEAGE,
@@ -61,6 +35,16 @@ LABEL = {
     "index": 2,
     "threshold": 2,
 }
+
+
+def staging(**changes: object) -> dict[str, object]:
+    """Return a stage request, changed where a test wants it."""
+    return {**LABEL, "shard": ONE, "tag": TAG, **changes}
+
+
+def committing(**changes: object) -> dict[str, object]:
+    """Return a commit request, changed where a test wants it."""
+    return {"storeId": STORE, "lineage": LINEAGE, "setId": SET, "epoch": 3, **changes}
 
 
 @contextlib.asynccontextmanager

@@ -46,10 +46,9 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "action", "body", "message"), REQUESTS)
-def test_each_call_reads_the_request_the_contract_spells(
-    path: str, action: str, body: str, message: Message
-) -> None:
+@pytest.mark.parametrize("number", range(len(REQUESTS)))
+def test_a_request_is_read_as_the_contract_spells_it(number: int) -> None:
+    path, action, body, message = REQUESTS[number]
     call = keeper_call_at(path, action)
     assert call is not None
     assert go_json.decode_untrusted(call.request, body.encode()) == message
@@ -86,12 +85,11 @@ ANSWERS: list[tuple[Message, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("message", "text"), ANSWERS)
-def test_an_answer_is_written_as_the_contract_spells_it_and_read_back(
-    message: Message, text: str
-) -> None:
-    assert go_json.encode(message).decode() == text
-    assert go_json.decode_answer_untrusted(type(message), text.encode()) == message
+@pytest.mark.parametrize("number", range(len(ANSWERS)))
+def test_an_answer_stands_as_the_contract_spells_it_and_comes_back(number: int) -> None:
+    message, text = ANSWERS[number]
+    raw = go_json.encode(message)
+    assert (raw.decode(), go_json.decode_answer_untrusted(type(message), raw)) == (text, message)
 
 
 @pytest.mark.parametrize("place", ["Committed", "", "contributed", 1, None])
