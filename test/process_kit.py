@@ -228,6 +228,13 @@ class Installation:
         self.keeper[index].kill()
         self.keeper[index].wait()
 
+    def lose_keeper(self, index: int) -> None:
+        """SIGKILL, and wait until Nexus, which is open, has noticed."""
+        self.kill_keeper(index)
+        eventually(
+            f"Keeper {index} is missed", lambda: self.keeper_states().get(index) == "unreachable"
+        )
+
     def keeper_states(self) -> dict[int, str]:
         """What Nexus says of each Keeper."""
         return {each.index: each.state for each in self.client.get_status().keepers or ()}

@@ -53,8 +53,10 @@ def test_keepers_killed_one_after_the_other_have_their_shares_back(tmp_path: Pat
 
         for number in range(rounds):
             index = chance.randrange(1, 4)
-            spike.kill_keeper(index)
             if chance.random() < 0.5:
+                spike.lose_keeper(index)
+            else:
+                spike.kill_keeper(index)
                 spike.kill_nexus()
                 spike.drop_client()
                 spike.start_nexus()
