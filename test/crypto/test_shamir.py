@@ -200,7 +200,7 @@ def test_too_few_shares_are_consistent_with_every_secret() -> None:
     chosen = seed()
     print("seed", chosen)
     chance = random.Random(chosen)
-    rounds = size(test=1, proof=100)
+    rounds = size(test=1, proof=20)
     for _ in range(rounds):
         first, second = chance.sample(range(1, 256), 2)
         seen = (chance.randrange(256), chance.randrange(256))
