@@ -16,6 +16,7 @@ LEFT_OUT = {".git", "build", "dist", "__pycache__"}
 SINGULAR = frozenset(
     {"access", "aes", "alias", "analysis", "basis", "bus", "canvas", "class", "consensus", "corpus"}
     | {"docs", "focus", "is", "loss", "nexus", "pass", "process", "progress", "radius", "status"}
+    | {"staleness", "witness"}
     | {"success", "this", "tls", "https", "was", "as", "us", "has", "does", "its"}
 )
 """Words that end in s and are no plural; `docs` is where sites and readers look for it."""
