@@ -58,3 +58,14 @@ def test_secrets_of_a_store_that_is_opened_lite_are_named_kept_and_come_back(
         spike.start_nexus()
         spike.restore()
         assert spike.client.get_secret("a") == {"k": "v"}
+
+
+def test_with_keepers_a_lite_nexus_that_was_killed_decrypts_again_by_itself(tmp_path: Path) -> None:
+    with Installation(tmp_path, keepers=2, SPIKE_NEXUS_BACKEND_STORE="lite") as spike:
+        spike.init()
+        spike.wait_for_keepers()
+        blob = spike.client.encrypt(b"kept by the caller")
+        spike.kill_nexus()
+        spike.start_nexus()
+        spike.wait_until_open()
+        assert spike.client.decrypt(blob) == b"kept by the caller"
