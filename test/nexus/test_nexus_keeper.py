@@ -14,6 +14,7 @@ from around_kit import PASSWORD, SECRETS, Around, eventually, put, states, surro
 from nexus_kit import SUPERUSER
 from spike.lifecycle.supply import KeeperState
 from spike.nexus.keeper_recovery import recover
+from spike.nexus.watch import MemoryWatch
 
 
 @pytest.fixture
@@ -301,3 +302,22 @@ async def test_without_a_place_writes_wait_until_enough_keepers_hold_the_anchor(
         await nexus.vault.renew_places()
         await nexus.keepers.look()
         assert (await nexus.call(SUPERUSER, SECRETS, asked))[0] == 503
+
+
+@pytest.mark.parametrize("which", ["root", "record"])
+async def test_a_key_that_is_not_what_it_was_is_fetched_again(around: Around, which: str) -> None:
+    async with around.nexus(born=True, unattended=True) as nexus:
+        await put(nexus, "a")
+        ring = nexus.vault.opened.ring
+        key = ring.root if which == "root" else ring.active_record.key
+        with key.view() as view:
+            view[7] ^= 1
+        assert MemoryWatch(nexus.vault).last.wrong_keys
+        nexus.vault.changed.set()
+        await eventually(lambda: not nexus.vault.stops)
+        assert nexus.vault.opened.ring is not ring
+        assert await value(nexus, "a") == "a"
+        await put(nexus, "b")
+    async with around.nexus() as nexus:
+        assert await recover(nexus.keepers)
+        assert await value(nexus, "b") == "b"

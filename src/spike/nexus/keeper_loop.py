@@ -15,8 +15,9 @@ from typing import Final
 from spike.error import SpikeError
 from spike.lifecycle.refresh import is_in_progress, set_in_force
 from spike.nexus.keeper_desk import KeeperDesk
-from spike.nexus.keeper_recovery import recover
+from spike.nexus.keeper_recovery import fetch_anew, recover
 from spike.nexus.keeper_refresh import drop, refresh
+from spike.nexus.vault import Stop
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
@@ -65,6 +66,8 @@ class KeeperLoop:
             await vault.drain()
         if not desk.links:
             return
+        if Stop.WRONG_KEY in vault.stops:
+            await fetch_anew(desk)
         async with vault.lock:
             await drop(desk)
         await self._ensure_set()

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from spike.error import SpikeError
+from spike.error import RefusedError, SpikeError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle import restore as rules
 from spike.lifecycle import staleness
@@ -86,13 +86,49 @@ async def recover(desk: KeeperDesk) -> bool:
     return vault.is_open
 
 
+async def fetch_anew(desk: KeeperDesk) -> None:
+    """Get the keys of an open vault from the Keepers again, because one in memory is not what it was.
+
+    Raises:
+        RefusedError: the Keepers do not give the root key now, or the keyring was replaced meanwhile.
+    """
+    vault = desk.vault
+    async with vault.lock:
+        document = vault.opened.document
+        share_set = set_in_force(document)
+        if share_set is None:
+            raise RefusedError("no Keepers hold shares of this root key", "restart Nexus")
+        testimony = _Testimony()
+        try:
+            rebuilt = await _rebuilt(desk, document, share_set, testimony)
+        finally:
+            testimony.wipe()
+        if rebuilt is None:
+            raise RefusedError(_missing(desk.links, share_set, testimony))
+        try:
+            ring = open_ring(document, rebuilt.root)
+            await _mended(vault, ring)
+        except BaseException:
+            rebuilt.held.wipe()
+            raise
+        desk.adopt(rebuilt.held)
+
+
+async def _mended(vault: Vault, ring: KeyRing) -> None:
+    try:
+        await vault.mend(ring)
+    except BaseException:
+        ring.wipe()
+        raise
+
+
 async def _attempt(desk: KeeperDesk, stored: Record, testimony: _Testimony) -> str:
     """Ask, rebuild, examine, open. Return what is still missing, or nothing once the vault is open."""
     held = rules.read_stored(stored.blob)
     share_set = set_in_force(held.hint)
     if share_set is None or not desk.links:
         return "no Keepers hold shares of this root key; a password brings it back: spike restore"
-    rebuilt = await _rebuilt(desk, held, share_set, testimony)
+    rebuilt = await _rebuilt(desk, held.hint, share_set, testimony)
     if rebuilt is None:
         return _missing(desk.links, share_set, testimony)
     try:
@@ -108,7 +144,7 @@ async def _attempt(desk: KeeperDesk, stored: Record, testimony: _Testimony) -> s
 
 
 async def _rebuilt(
-    desk: KeeperDesk, held: UnconfirmedKeyring, share_set: ShareSet, testimony: _Testimony
+    desk: KeeperDesk, hint: Keyring, share_set: ShareSet, testimony: _Testimony
 ) -> Rebuilt | None:
     """Collect answers until they give the root key, or until all are there."""
     asked = [asyncio.create_task(_ask(link, share_set, testimony)) for link in desk.links]
@@ -117,7 +153,7 @@ async def _rebuilt(
             await answered
             if len(testimony.shares) < share_set.threshold:
                 continue
-            rebuilt = _try_rebuild(desk, held.hint, share_set, testimony.shares)
+            rebuilt = _try_rebuild(desk, hint, share_set, testimony.shares)
             if rebuilt is not None:
                 return rebuilt
     finally:

@@ -15,7 +15,14 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from spike.error import FormatError, NotReadyError, OpenError, StoreError, StoreUnavailableError
+from spike.error import (
+    FormatError,
+    NotReadyError,
+    OpenError,
+    RefusedError,
+    StoreError,
+    StoreUnavailableError,
+)
 from spike.lifecycle import anchor, backup, history, keyring
 from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.ring import KeyRing, confirms_root
@@ -229,6 +236,20 @@ class Vault:
         await self.drain()
         await self.renew_places()
         return self.opened
+
+    async def mend(self, ring: KeyRing) -> None:
+        """Go on with a ring of the same keyring whose keys were fetched anew. Takes it over; writes are served again.
+
+        Raises:
+            RefusedError: the keyring has been replaced meanwhile, or one of these keys is wrong, too.
+        """
+        async with self._swap_lock, self.opened.policies.unchanging():
+            opened = self.opened
+            if ring.document != opened.document or ring.mismatches():
+                raise RefusedError("these are not the keys of the keyring in force")
+            self._swap(ring, opened.keyring_revision, opened.keyring_raw)
+            self._stops.discard(Stop.WRONG_KEY)
+            _log.warning("the keys in memory were fetched anew; writes are served again")
 
     async def settled(self) -> None:
         """Return once no keyring is taking another's place: what was refused for its epoch can be done again."""
