@@ -164,10 +164,11 @@ def lose_secret(world: MainWorld) -> None:
 
 
 def forget_anchors(world: MainWorld) -> None:
-    """Sabotage: every anchor outside the store is deleted."""
+    """Sabotage: every anchor outside the store is deleted, and the key backup, which has one in it, is an old one."""
     for directory in (world.stage.place.backup, world.stage.place.pilot):
         for path in directory.glob("*anchor"):
             path.unlink()
+    shutil.copyfile(world.old_backup, world.key_backup())
 
 
 def swap_backup(world: MainWorld) -> None:
