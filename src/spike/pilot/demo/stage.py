@@ -26,6 +26,8 @@ from spike.pilot.dev.place import DevPlace
 COMMAND_LIMIT_S: Final = 60.0
 START_LIMIT_S: Final = 60.0
 _LOOK_AGAIN_S: Final = 0.05
+# The field `starttime` of proc_pid_stat(5), counted from behind the command's name.
+_START_TIME: Final = 19
 _EXPORT: Final = re.compile(r"export ([A-Z_]+)=(\S*)")
 
 
@@ -262,6 +264,20 @@ def is_there(number: int) -> bool:
     except OSError:
         return False
     return text.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def age_s(number: int) -> float:
+    """Return how long ago a process was started, from /proc; in seconds, to a hundredth.
+
+    Raises:
+        ClaimError: it is not there.
+    """
+    try:
+        text = Path(f"/proc/{number}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        raise ClaimError(f"process {number} is not there") from None
+    ticks = int(text.rpartition(")")[2].split()[_START_TIME])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def signal_if_there(number: int, sent: signal.Signals) -> None:

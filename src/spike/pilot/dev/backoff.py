@@ -8,7 +8,7 @@ from typing import Final
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 # A part that ran this long was well; what ends it then has nothing to do with the last time.
-STEADY_S: Final = 60.0
+STEADY_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from spike.pilot.demo.claim import Chapter, Sabotage, Scene
-from spike.pilot.demo.keeper import comeback, deceit, loss, stale, supply
+from spike.pilot.demo.keeper import comeback, deceit, loss, shard, stale, supply
 from spike.pilot.demo.keeper.world import KeeperWorld, keeper_world
 
 _SCENES: Final = (
@@ -39,6 +39,14 @@ _SCENES: Final = (
             loss.status_says_what_is_missing,
             loss.password_brings_it_back,
             loss.keepers_get_new_shares,
+        ),
+    ),
+    Scene(
+        "Once more, and nobody knows the password",
+        (
+            shard.shards_are_handed_out,
+            shard.one_shard_is_not_enough,
+            shard.shards_bring_it_back,
             loss.nothing_is_left,
         ),
     ),
@@ -107,6 +115,13 @@ _SABOTAGES: Final = (
         before=loss.password_brings_it_back.name,
         exposed_by=loss.keepers_get_new_shares.name,
         act=loss.freeze_survivor,
+    ),
+    Sabotage(
+        "newer-shards",
+        "other recovery shards have been handed out since",
+        before=shard.one_shard_is_not_enough.name,
+        exposed_by=shard.shards_bring_it_back.name,
+        act=shard.hand_out_others,
     ),
 )
 

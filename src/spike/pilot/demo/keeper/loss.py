@@ -18,9 +18,7 @@ _NEW_SHARES_LIMIT_S = 30.0
 @claim("Nexus and two of three Keepers are killed at once")
 def nexus_and_two_are_killed(world: KeeperWorld) -> None:
     """Kill, and wait until `spike dev` has started them again."""
-    world.kill(NEXUS_ID, *(keeper_id(index) for index in _LOST))
-    served = world.stage.events_until("served", _LOCKED_LIMIT_S)[-1]
-    require_equal(served["state"], "locked", "the state of the store")
+    lose_nexus_and_two(world)
 
 
 @claim("`spike status` says what is missing, and nothing is served")
@@ -59,6 +57,37 @@ def password_brings_it_back(world: KeeperWorld) -> None:
 @claim("every Keeper has a share of a new set: the one that was left is worth nothing")
 def keepers_get_new_shares(world: KeeperWorld) -> None:
     """Ask the Keepers themselves."""
+    wait_for_new_shares(world)
+
+
+@claim("stopped in order, nothing runs any more: no Keeper either")
+def nothing_is_left(world: KeeperWorld) -> None:
+    """Stop as Ctrl-C does and look for survivors in /proc."""
+    keepers = [world.stage.process_of(keeper_id(index)) for index in INDEXES]
+    numbers = descendants(world.stage.number)
+    require(set(keepers) <= set(numbers), "the Keepers are no children of spike dev")
+    world.stage.stop()
+    left = [number for number in numbers if is_there(number)]
+    require(not left, f"processes {left} still run")
+
+
+def lose_nexus_and_two(world: KeeperWorld) -> None:
+    """Kill Nexus and as many Keepers that the key cannot come back; wait until they are started again.
+
+    Raises:
+        ClaimError: it comes back all the same.
+    """
+    world.kill(NEXUS_ID, *(keeper_id(index) for index in _LOST))
+    served = world.stage.events_until("served", _LOCKED_LIMIT_S)[-1]
+    require_equal(served["state"], "locked", "the state of the store")
+
+
+def wait_for_new_shares(world: KeeperWorld) -> None:
+    """Wait until every Keeper, by its own word, holds a share of one set that is not the one before.
+
+    Raises:
+        ClaimError: one does not, in time.
+    """
 
     def renewed() -> bool:
         held = world.ask()
@@ -71,17 +100,6 @@ def keepers_get_new_shares(world: KeeperWorld) -> None:
     for index in INDEXES:
         world.wait_for_state(index, CURRENT)
     world.set_id = held[_KEPT].set_id
-
-
-@claim("stopped in order, nothing runs any more: no Keeper either")
-def nothing_is_left(world: KeeperWorld) -> None:
-    """Stop as Ctrl-C does and look for survivors in /proc."""
-    keepers = [world.stage.process_of(keeper_id(index)) for index in INDEXES]
-    numbers = descendants(world.stage.number)
-    require(set(keepers) <= set(numbers), "the Keepers are no children of spike dev")
-    world.stage.stop()
-    left = [number for number in numbers if is_there(number)]
-    require(not left, f"processes {left} still run")
 
 
 def restore_early(world: KeeperWorld) -> None:

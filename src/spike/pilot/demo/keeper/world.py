@@ -19,7 +19,7 @@ from spike.client.nexus import NexusClient
 from spike.error import ClaimError, SpikeError
 from spike.pilot.demo.claim import require, require_equal
 from spike.pilot.demo.keeper.liar import LISTENS
-from spike.pilot.demo.stage import Stage, descendants, is_there, signal_if_there, wait_until
+from spike.pilot.demo.stage import Stage, age_s, descendants, is_there, signal_if_there, wait_until
 from spike.pilot.dev.keeper import COUNT, CURRENT, KEEPER_ID
 from spike.pilot.dev.part import tethered
 from spike.pilot.dev.place import DevPlace, throw_away_directory
@@ -138,7 +138,7 @@ class KeeperWorld:
         )
 
     def wait_until_open(self) -> str:
-        """Wait until Nexus serves by itself; return how long after the last kill it did.
+        """Wait until Nexus serves by itself; return how long that took.
 
         Raises:
             ClaimError: it stays locked, or away; or `spike dev` asked for a password.
@@ -146,11 +146,12 @@ class KeeperWorld:
         with NexusClient.from_environment(self.stage.environment) as nexus:
             wait_until(lambda: _is_ready(nexus), RETURN_LIMIT_S, "the root key does not come back")
         took_s = time.monotonic() - self.killed_s
+        ran_s = age_s(self.stage.process_of(NEXUS_ID)) - (time.monotonic() - took_s - self.killed_s)
         *before, served = self.stage.events_until("served", RETURN_LIMIT_S)
         asked = _ASKING & {str(event["event"]) for event in before}
         require(not asked, f"spike dev told {', '.join(sorted(asked))}")
         require_equal(served["state"], "open", "the state of the store")
-        return f"serving again {took_s:.1f} s after SIGKILL"
+        return f"serving {took_s:.1f} s after SIGKILL, {ran_s:.1f} s after its new process began"
 
     def freeze(self, *identities: str) -> None:
         """Freeze the processes with these identities: they are there, and answer nobody."""
