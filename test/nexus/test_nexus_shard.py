@@ -7,7 +7,7 @@ import base64
 import itertools
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from lost_kit import PASSWORD, SECRETS, put
 from nexus_kit import RECOVER, RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
 from size import record, size
+from spike.error import StoreUnavailableError
 from spike.lifecycle import keyring, recovery_shard
 from spike.lifecycle.keyring import Keyring, SlotKind
 from spike.lifecycle.state import State
@@ -25,7 +26,8 @@ from spike.memory.key_memory import KeyMemory
 from spike.nexus import shard_flow
 from spike.nexus.keeper_setting import NO_KEEPERS
 from spike.nexus.vault import KEYRING_ID
-from spike.storage.protocol import Kind, Put
+from spike.storage.memory import MemoryStore
+from spike.storage.protocol import Change, Kind, Put, Revision
 
 RECOVERY = "/v1/operator/recover"
 RESTORATION = "/v1/operator/restore"
@@ -440,3 +442,45 @@ async def test_requests_are_served_while_shards_are_handed_out(tmp_path: Path) -
         assert (await recovery)[0] == 200
         assert nexus.vault.opened.document.epoch == 2
         await put(nexus, "last", "v")
+
+
+class FailingStore(MemoryStore):
+    """A real store of which the next write fails, or whose answer to it is lost."""
+
+    fails = False
+    acted = False
+
+    async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
+        failing, self.fails = self.fails, False
+        if failing and not self.acted:
+            raise StoreUnavailableError("the disk is full")
+        revisions = await super().apply(changes, fence=fence)
+        if failing:
+            raise StoreUnavailableError("the answer was lost")
+        return revisions
+
+
+@pytest.mark.parametrize("acted", [False, True])
+async def test_a_store_that_fails_leaves_the_old_set_or_the_new_one_and_never_none(
+    tmp_path: Path, acted: bool
+) -> None:
+    store = FailingStore()
+    async with running(store=store, place=tmp_path, password=PASSWORD) as nexus:
+        older = await handed_out(nexus)
+        store.fails, store.acted = True, acted
+        status, newer = await nexus.call(RECOVER, RECOVERY)
+        in_force = nexus.vault.opened.document.shard_slot
+        assert in_force is not None
+        if acted:
+            assert (status, newer["setId"]) == (200, in_force.id)
+        else:
+            assert (status, newer) == (503, {"err": "state_not_ready"})
+            assert in_force.id == older["setId"]
+        assert nexus.vault.opened.ring.mismatches() == ()
+        await put(nexus, "a", "1")
+    shards = (newer if acted else older)["shards"]
+    async with running(store=store, place=tmp_path, born=False) as nexus:
+        for index in ("1", "2"):
+            _, told = await bring(nexus, int(index), shards[index])
+        assert told["restored"] is True
+        assert await got(nexus, "a") == (200, {"data": {"k": "1"}})
