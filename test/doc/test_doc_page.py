@@ -70,7 +70,7 @@ def test_guides_keep_their_promises() -> None:
     assert "one a minute" in plain
     topics = (
         "Everything hangs on one password",
-        "Nexus does not come back by itself",
+        "What comes back by itself, and what does not",
         "Effort",
         "Load",
     )

@@ -108,16 +108,16 @@ def test_status_lists_each_keeper_under_what_they_can_do_together() -> None:
         True,
         state="open",
         keepers=[
-            StatusKeeper(1, "https://one:8443", "spiffe://spike.ist/spike/keeper/1", "current"),
-            StatusKeeper(2, "https://two:8443", "", "suspect", "it lies"),
+            StatusKeeper(1, "https://k1.example.org:8443", "spiffe://spike.ist/spike/keeper/1", "current"),
+            StatusKeeper(2, "https://k2.example.org:8443", "", "suspect", "it lies"),
         ],
         keeper_threshold=2,
         keeper_margin=-1,
     )
     assert list(keeper_lines(answer)) == [
         "  Keepers: 1 of 2 current, threshold 2, margin -1",
-        "    Keeper 1: current, https://one:8443, spiffe://spike.ist/spike/keeper/1",
-        "    Keeper 2: suspect (it lies), https://two:8443, no identity pinned",
+        "    Keeper 1: current, https://k1.example.org:8443, spiffe://spike.ist/spike/keeper/1",
+        "    Keeper 2: suspect (it lies), https://k2.example.org:8443, no identity pinned",
     ]
     assert list(keeper_lines(StatusAnswer(True, state="open"))) == []
 

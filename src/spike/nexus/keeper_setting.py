@@ -22,7 +22,7 @@ INTERVAL: Final = "SPIKE_NEXUS_KEEPER_UPDATE_INTERVAL"
 _LEAST_SHARES: Final = 2
 _MOST_SHARES: Final = 255
 _EXAMPLE: Final = (
-    f"set {PEERS} to URLs such as https://keeper-1:8443#spiffe://spike.ist/spike/keeper/1"
+    f"set {PEERS} to URLs such as https://k1.example.org:8443#spiffe://example.org/spike/keeper/1"
 )
 
 
