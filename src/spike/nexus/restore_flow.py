@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import secrets
 import time
@@ -40,6 +41,7 @@ from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, RecordId
 
 PREVIEW_LIFE_S: Final = 120
 _REPLACED: Final = "replaced"
+_log = logging.getLogger("spike.nexus.restore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +254,8 @@ class RestoreDesk:
             raise RefusalError(
                 Reason.BUSY, "the store was changed meanwhile", "run it again"
             ) from error
+        for each in found.accepted:
+            _log.critical("%s has accepted an older store: %s", found.actor, each.message)
         policies = await PolicyBook.load(sealed) if raised else found.policies
         return await self._vault.open_with(ring, revision, raw, policies)
 

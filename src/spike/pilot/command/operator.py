@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from spike.client.nexus import NexusClient, ShardOf
-from spike.error import AnswerError, FormatError, RefusedError
+from spike.error import AnswerError, FormatError, RefusedError, UnreachableError
 from spike.lifecycle import shard_text
 from spike.lifecycle.recovery_shard import SHARD_BYTES
 from spike.lifecycle.refusal import Reason, RefusalError
@@ -81,14 +81,25 @@ def recover(*, directory: Path | None, three_part: bool, yes: bool, output_forma
 
 def _recovered(nexus: NexusClient, yes: bool) -> RecoverAnswer:
     try:
-        return nexus.recover(only_first=not yes)
+        return _asked(nexus, only_first=not yes)
     except RefusalError as refusal:
         if refusal.reason is not Reason.SHARDS_EXIST:
             raise
         output.note("There are recovery shards already. New ones make every one of them useless.")
     if not prompt.confirm("Make new ones?"):
         raise RefusedError("nothing was changed: not confirmed", "answer y, or give --yes")
-    return nexus.recover(only_first=False)
+    return _asked(nexus, only_first=False)
+
+
+def _asked(nexus: NexusClient, *, only_first: bool) -> RecoverAnswer:
+    """Ask for shards; and where no answer comes, say what that may mean."""
+    try:
+        return nexus.recover(only_first=only_first)
+    except (UnreachableError, AnswerError) as error:
+        lost = "should the answer be lost, older shards are useless: then run it again with --yes"
+        raise type(error)(
+            error.message, f"{error.next_step}; {lost}" if error.next_step else lost
+        ) from error
 
 
 def _written(into: Path, answer: RecoverAnswer, three_part: bool) -> list[Path]:
