@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pilot_kit import ShippedNexus, Site, site
+from pilot_kit import ShippedNexus, Site, SmallNexus, site
+from spike.server.response import Response
 from spike_fork import Run
 from terminal_kit import terminal
 
@@ -234,3 +235,25 @@ def test_shards_accept_an_older_store_in_the_same_way(made: Made) -> None:
     assert phrase.startswith("accept older store ")
     ran(made, "restore", *accept, phrase, stdin=texts)
     assert served(made)
+
+
+def test_an_answer_that_is_lost_or_cannot_be_is_told_and_writes_no_shard() -> None:
+    whole = [7] * 32
+    answers = {
+        "older shards are useless": (500, {"err": "api_internal_error"}),
+        "a shard has not 32 bytes": (200, {"shards": {"1": whole[:-1]}}),
+        "what cannot be a shard": (200, {"shards": {"0": whole}}),
+        "cannot be a shard": (200, {"shards": {"1": whole}, "setId": "x", "threshold": 2}),
+    }
+    with site(SmallNexus()) as made:
+        for told, (status, body) in answers.items():
+            made.nexus.answers = [Response(status, json.dumps(body).encode())]
+            run = made.spike("recover", "operator", "recover", "--dir", "shard")
+            assert (run.exit, told in run.stderr) == (1, True), run
+            assert not list((made.directory / "shard").iterdir())
+        go = {"shards": {str(index): [index] * 32 for index in (1, 2)}}
+        made.nexus.answers = [Response(200, json.dumps(go).encode())]
+        run = made.spike("recover", "operator", "recover", "--dir", "shard")
+        assert run.exit == 0, run
+        second = (made.directory / "shard" / "spike.recovery.2.txt").read_text()
+        assert second == f"spike:2:{'02' * 32}\n", "a Nexus of Go names no set"

@@ -105,15 +105,22 @@ def _asked(nexus: NexusClient, *, only_first: bool) -> RecoverAnswer:
 def _written(into: Path, answer: RecoverAnswer, three_part: bool) -> list[Path]:
     paths = []
     for index, octets in sorted(answer.shards.items()):
-        with _locked(octets) as value:
-            text = (
-                shard_text.encode_three_part(index, value)
-                if three_part
-                else shard_text.encode_shard_text(answer.set_id, answer.threshold, index, value)
-            )
-        with wiped(text):
+        with _locked(octets) as value, wiped(_text(answer, three_part, index, value)) as text:
             paths.append(shard_file.write(into, index, text))
     return paths
+
+
+def _text(answer: RecoverAnswer, three_part: bool, index: int, value: KeyMemory) -> bytearray:
+    try:
+        # A Nexus of Go names no set.
+        if three_part or not answer.set_id:
+            return shard_text.encode_three_part(index, value)
+        return shard_text.encode_shard_text(answer.set_id, answer.threshold, index, value)
+    except ValueError as error:
+        raise AnswerError(
+            f"recover failed: the server gave what cannot be a shard ({error})",
+            "look at the server's log",
+        ) from error
 
 
 def _locked(octets: list[int]) -> KeyMemory:
