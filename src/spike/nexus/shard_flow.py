@@ -106,7 +106,7 @@ class ShardDesk:
             except BaseException:
                 handed_out.wipe()
                 # Unless it may yet turn out that this very keyring was written.
-                if Stop.UNSURE not in self._vault.stops:
+                if self._vault.is_open and Stop.UNSURE not in self._vault.stops:
                     ring.wipe_except(self._vault.opened.ring)
                 raise
             present.ring.wipe_except(ring)
