@@ -14,6 +14,7 @@ import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from types import TracebackType
@@ -103,6 +104,10 @@ class DevProcess:
     def type(self, text: str) -> None:
         """Type on the terminal."""
         os.write(self.descriptor, text.encode())
+
+    def echoes(self) -> bool:
+        """Tell whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self.descriptor)[3] & termios.ECHO)
 
     def interrupt(self) -> int:
         """Press Ctrl-C where there is no terminal; return the exit code."""

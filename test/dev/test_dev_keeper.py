@@ -142,6 +142,26 @@ def test_too_few_keepers_leave_it_locked_until_the_password_comes(
         assert dev.interrupt() == 0
 
 
+def test_prompt_ends_when_somebody_else_was_quicker(directory: Path, stage: Stage) -> None:
+    with DevProcess("--data", str(directory), *JSON) as dev:
+        password = dev.event("password")["password"]
+        dev.event("served")
+        assert dev.interrupt() == 0
+    with DevProcess("--data", str(directory), "--port", "0", terminal=True) as dev:
+        dev.wait_for("Password: ")
+        eventually("the prompt is hidden", lambda: not dev.echoes())
+        command = ("spike", "restore", "--password-stdin", "--yes")
+        ran = stage.run_as(RESTORE, *command, given=password)
+        assert ran.code == 0, ran.errors
+        dev.wait_for("The store is open.")
+        said = dev.wait_for("Ctrl-C stops everything.")
+        assert "SPIKE runs on this machine; the store is open." in said
+        assert dev.echoes()
+        dev.type("\x03")
+        dev.wait_for("asks for its password.")
+        assert dev.process.wait(30) == 0
+
+
 def test_later_start_finds_the_keepers_empty_on_their_old_ports(
     directory: Path, stage: Stage
 ) -> None:

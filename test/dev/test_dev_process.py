@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import termios
 from pathlib import Path
 
 import pytest
@@ -77,7 +76,7 @@ def test_later_start_asks_for_the_password_until_it_is_right(directory: Path) ->
         assert "not-the-password" not in said
         said = "Password: "
         while said.endswith("Password: "):  # after a wrong one the next has to wait a second
-            eventually("the prompt is hidden again", lambda: not _echoes(dev))
+            eventually("the prompt is hidden again", lambda: not dev.echoes())
             dev.type(password + "\n")
             said = dev.wait_for("[y/N]", or_else="Password: ")
             assert password not in said
@@ -99,10 +98,10 @@ def test_interrupt_at_the_prompt_leaves_nothing_and_a_terminal_that_echoes(
         assert dev.interrupt() == 0
     for ending in ("typed", "sent"):
         with DevProcess("--data", str(directory), *QUIET, terminal=True) as dev:
-            assert _echoes(dev)
+            assert dev.echoes()
             dev.wait_for("Password: ")
             below = descendants(dev.process.pid)
-            eventually("the prompt is hidden", lambda: not _echoes(dev))
+            eventually("the prompt is hidden", lambda: not dev.echoes())
             if ending == "typed":
                 dev.type("\x03")
             else:
@@ -110,7 +109,7 @@ def test_interrupt_at_the_prompt_leaves_nothing_and_a_terminal_that_echoes(
             dev.wait_for("asks for its password.")
             assert dev.process.wait(30) == 0
             assert gone(below)
-            assert _echoes(dev)
+            assert dev.echoes()
 
 
 def test_without_a_terminal_a_locked_store_is_served_and_the_way_to_open_it_named(
@@ -226,10 +225,6 @@ def test_variables_of_another_spike_do_not_reach_the_parts(directory: Path) -> N
         served = dev.event("served")
         assert served["state"] == "open"
         assert served["store"] == str(directory / "data")
-
-
-def _echoes(dev: DevProcess) -> bool:
-    return bool(termios.tcgetattr(dev.descriptor)[3] & termios.ECHO)
 
 
 def _shell(script: str, given: str) -> None:

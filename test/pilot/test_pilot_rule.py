@@ -108,7 +108,9 @@ def test_status_lists_each_keeper_under_what_they_can_do_together() -> None:
         True,
         state="open",
         keepers=[
-            StatusKeeper(1, "https://k1.example.org:8443", "spiffe://spike.ist/spike/keeper/1", "current"),
+            StatusKeeper(
+                1, "https://k1.example.org:8443", "spiffe://spike.ist/spike/keeper/1", "current"
+            ),
             StatusKeeper(2, "https://k2.example.org:8443", "", "suspect", "it lies"),
         ],
         keeper_threshold=2,
@@ -120,6 +122,14 @@ def test_status_lists_each_keeper_under_what_they_can_do_together() -> None:
         "    Keeper 2: suspect (it lies), https://k2.example.org:8443, no identity pinned",
     ]
     assert list(keeper_lines(StatusAnswer(True, state="open"))) == []
+    locked = StatusAnswer(
+        False,
+        state="locked",
+        keepers=[StatusKeeper(1, "https://one:8443", "", "unknown", "not looked at yet")],
+        keeper_threshold=2,
+        keeper_margin=-2,
+    )
+    assert list(keeper_lines(locked)) == ["    Keeper 1: https://one:8443, no identity pinned"]
 
 
 @pytest.mark.parametrize(

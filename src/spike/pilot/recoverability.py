@@ -10,6 +10,7 @@ from spike.wire.own import StatusAnswer
 
 USABLE: Final = "usable"
 CURRENT: Final = "current"
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,9 +78,10 @@ def dev(
 ) -> int:
     """Run every part of SPIKE on this machine, each as a process of its own.
 
-    The first start makes a store and shows its password, once. A later start finds the store locked,
-    because the memory that held its key is gone, and asks for the password. Nothing runs any more
-    when this command has ended, however it ends.
+    The first start makes a store and shows its password, once. Three Keepers hold shares of its root
+    key: a Nexus that dies is started again and has the key back by itself. A later start finds the
+    store locked, because all memory that held its key is gone, and asks for the password. Nothing
+    runs any more when this command has ended, however it ends.
     """
     if story is not None:
         from spike.pilot.demo.play import play

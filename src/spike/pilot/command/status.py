@@ -11,7 +11,7 @@ from spike.error import NotReadyError, SettingError, SpikeError
 from spike.pilot import output
 from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
-from spike.pilot.recoverability import Finding, judge, tally_of
+from spike.pilot.recoverability import UNKNOWN, Finding, judge, tally_of
 from spike.pilot.session import Session
 from spike.wire.own import StatusAnswer, StatusKeeper
 
@@ -85,15 +85,17 @@ def keeper_lines(answer: StatusAnswer) -> Iterator[str]:
     """Return what is known of the Keepers, a line for all and one for each; none without Keepers."""
     if not answer.keepers:
         return
-    yield f"  Keepers: {tally_of(answer)}"
+    if any(keeper.state != UNKNOWN for keeper in answer.keepers):
+        yield f"  Keepers: {tally_of(answer)}"
     for keeper in answer.keepers:
         yield f"    {keeper_line(keeper)}"
 
 
 def keeper_line(keeper: StatusKeeper) -> str:
-    """Return how one Keeper is."""
+    """Return how one Keeper is, and where; where alone while Nexus, still locked, judges nobody."""
+    state = "" if keeper.state == UNKNOWN else f"{keeper.state}{_detail(keeper.detail)}, "
     who = keeper.identity or "no identity pinned"
-    return f"Keeper {keeper.index}: {keeper.state}{_detail(keeper.detail)}, {keeper.url}, {who}"
+    return f"Keeper {keeper.index}: {state}{keeper.url}, {who}"
 
 
 def _detail(text: str) -> str:

@@ -1,0 +1,82 @@
+"""The supervisor: what starts together, what is said when one does not start, what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from spike.error import SettingError
+from spike.pilot.dev.part import Part, start_tethered
+from spike.pilot.dev.supervisor import Death, Supervised, Supervisor
+
+
+def part(directory: Path, name: str, script: str) -> Part:
+    """A part that is a shell."""
+    return Part(
+        name,
+        ("/bin/sh", "-c", script),
+        {"PATH": os.defpath},
+        directory / f"{name}.log",
+        directory / f"{name}.pid",
+        5.0,
+        start_tethered,
+    )
+
+
+async def nothing() -> None:
+    pass
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+def numbers_in(directory: Path) -> list[int]:
+    """The processes that have written their numbers and not ended in order."""
+    return [int(file.read_text()) for file in directory.glob("*.pid")]
+
+
+async def test_parts_of_one_step_start_together(tmp_path: Path) -> None:
+    deaths: list[Death] = []
+    supervisor = Supervisor(deaths.append)
+    begun = {name: asyncio.Event() for name in ("one", "two")}
+
+    def ready_after(name: str, other: str) -> Supervised:
+        async def ready() -> None:
+            begun[name].set()
+            await begun[other].wait()
+
+        return Supervised(part(tmp_path, name, "exec sleep 1000"), ready, nothing)
+
+    async with asyncio.timeout(30):
+        await supervisor.start(ready_after("one", "two"), ready_after("two", "one"))
+        numbers = numbers_in(tmp_path)
+        assert len(numbers) == 2
+        await supervisor.stop()
+    assert not deaths
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+    assert not numbers_in(tmp_path)
+
+
+async def test_one_that_does_not_start_is_named_and_the_others_are_stopped(
+    tmp_path: Path,
+) -> None:
+    supervisor = Supervisor(lambda _: None)
+    good = Supervised(part(tmp_path, "good", "exec sleep 1000"), nothing, nothing)
+    waits = Supervised(part(tmp_path, "waits", "exec sleep 1000"), never, nothing)
+    bad = Supervised(part(tmp_path, "bad", "echo its last words; exit 3"), never, nothing)
+    async with asyncio.timeout(30):
+        with pytest.raises(SettingError, match="bad does not start: its last words"):
+            await supervisor.start(good, waits, bad)
+        numbers = numbers_in(tmp_path)
+        await supervisor.stop()
+    assert len(numbers) == 3
+    for number in numbers:
+        with pytest.raises(ProcessLookupError):
+            os.kill(number, 0)
+    assert not numbers_in(tmp_path)
