@@ -125,11 +125,11 @@ def test_status_lists_each_keeper_under_what_they_can_do_together() -> None:
     locked = StatusAnswer(
         False,
         state="locked",
-        keepers=[StatusKeeper(1, "https://one:8443", "", "unknown", "not looked at yet")],
+        keepers=[StatusKeeper(1, "https://a:8443", "", "unknown", "not looked at yet")],
         keeper_threshold=2,
         keeper_margin=-2,
     )
-    assert list(keeper_lines(locked)) == ["    Keeper 1: https://one:8443, no identity pinned"]
+    assert list(keeper_lines(locked)) == ["    Keeper 1: https://a:8443, no identity pinned"]
 
 
 @pytest.mark.parametrize(
