@@ -12,8 +12,9 @@ from spike.nexus.handler import Handler, OnKey
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.lite import Service
 from spike.nexus.password_desk import PasswordDesk
+from spike.nexus.place_desk import PlaceState
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
-from spike.nexus.vault import Opened, PlaceState
+from spike.nexus.vault import Opened
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Extent, Grant
 from spike.wire import call

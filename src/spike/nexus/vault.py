@@ -16,9 +16,7 @@ from enum import StrEnum
 from typing import Final
 
 from spike.error import (
-    FormatError,
     NotReadyError,
-    OpenError,
     RefusedError,
     StoreError,
     StoreUnavailableError,
@@ -26,14 +24,14 @@ from spike.error import (
 from spike.lifecycle import anchor, backup, history, keyring
 from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.ring import KeyRing, confirms_root
+from spike.nexus.history_book import appended
 from spike.nexus.place import Place
+from spike.nexus.place_desk import PlaceDesk, PlaceState
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_book import Clock, SecretBook
 from spike.storage.protocol import (
-    HISTORY,
     KEYRING,
-    MUST_NOT_EXIST,
     Change,
     Expected,
     Put,
@@ -65,14 +63,6 @@ class Stop(StrEnum):
     NO_ANCHOR = "neither a backup place nor enough Keepers hold the newest anchor"
     UNSURE = "it is not known which keyring the store holds"
     OVERTAKEN = "another Nexus has changed this store's keys"
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceState:
-    """What is known of one backup place: `fault` is empty when it holds the present backup and anchor."""
-
-    place: Place
-    fault: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +100,9 @@ class Vault:
         self.changed = asyncio.Event()
         """Set when keys or rights have changed: whoever keeps anchors should be told."""
         self._max_versions = max_versions
-        self._places = tuple(PlaceState(place, "not written yet") for place in places)
-        # Two writers of one file would tear it, and an older anchor could come to lie over a newer one.
-        self._place_lock = asyncio.Lock()
+        self._places = PlaceDesk(places)
         # Held while one keyring takes another's place.
         self._swap_lock = asyncio.Lock()
-        self._keepers_hold_anchor = False
         # A keyring of which nobody knows whether it was written.
         self._uncertain: KeyRing | None = None
         self._opened: Opened | None = None
@@ -140,7 +127,7 @@ class Vault:
     @property
     def places(self) -> tuple[PlaceState, ...]:
         """The backup places and how they are."""
-        return self._places
+        return self._places.states
 
     @property
     def stops(self) -> frozenset[Stop]:
@@ -224,18 +211,21 @@ class Vault:
             StoreError: the keyring was not replaced; or, with writes stopped until `settle` knows, perhaps it was.
         """
         async with self._swap_lock, self.opened.policies.unchanging():
-            opened = self.opened
-            try:
-                revision, raw = await self.replace_keyring(ring, opened.keyring_revision, beside)
-            except StoreError:
-                committed = await self._committed(ring)
-                if committed is None:
-                    raise
-                revision, raw = committed.revision, committed.blob
-            self._swap(ring, revision, raw)
+            await self._replace_present(ring, beside)
         await self.drain()
         await self.renew_places()
         return self.opened
+
+    async def _replace_present(self, ring: KeyRing, beside: Sequence[Change]) -> None:
+        """Replace the keyring in force, in the store and then in memory, also when the store's answer was lost."""
+        try:
+            revision, raw = await self.replace_keyring(ring, self.opened.keyring_revision, beside)
+        except StoreError:
+            committed = await self._committed(ring)
+            if committed is None:
+                raise
+            revision, raw = committed.revision, committed.blob
+        self._swap(ring, revision, raw)
 
     async def mend(self, ring: KeyRing) -> None:
         """Go on with a ring of the same keyring whose keys were fetched anew. Takes it over; writes are served again.
@@ -299,28 +289,35 @@ class Vault:
     async def drain(self) -> None:
         """Move events from the keyring to the history. What fails stays in the keyring for the next time."""
         async with self._swap_lock:
+            opened = self.opened
+            drained = history.drain(opened.document, self.moment())
+            if drained is None:
+                return
             try:
-                self._opened = await self._drained(self.opened)
+                entries = await appended(opened.sealed, drained)
+                await self._replace_present(opened.ring.replaced(drained.keyring), entries)
             except StoreError as error:
                 _log.error("events wait in the keyring: %s", error.message)
 
     async def _drained(self, opened: Opened) -> Opened:
+        """Return what is to be opened, its events in the history. Entries stand before the keyring that lacks them:
+        where an engine writes one by one, they are made again to the same bytes.
+        """
         drained = history.drain(opened.document, self.moment())
         if drained is None:
             return opened
         ring = opened.ring.replaced(drained.keyring)
-        entries = [await _entry(opened.sealed, key, entry) for key, entry in drained.entries]
-        # Entries before the keyring: where an engine writes one by one, they are made again to the same bytes.
+        entries = await appended(opened.sealed, drained)
         revision, raw = await self.replace_keyring(ring, opened.keyring_revision, beside=entries)
         return replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
 
     async def renew_places(self) -> None:
-        """Give every backup place the present key backup and anchor. A place that fails is reported, not fatal.
+        """Give every backup place the present key backup and anchor.
 
         While neither a place nor enough Keepers hold the present epoch's anchor an old copy of the store could not be
         told from the present one, so writes are stopped until they do.
         """
-        async with self._place_lock:
+        async with self._places.lock:
             opened = self.opened
             # A backup made with a root key that is not the right one must not replace a good one.
             if not confirms_root(opened.document, opened.ring.root):
@@ -330,45 +327,26 @@ class Vault:
             backup_raw = backup.encode(
                 opened.keyring_raw, anchor_raw, self.moment(), opened.document, opened.ring.root
             )
-            store_id = opened.document.store_id
-            self._note_places(
-                [await _renewed(s.place, store_id, backup_raw, anchor_raw) for s in self._places]
-            )
+            await self._places.renew(opened.document.store_id, backup_raw, anchor_raw)
+            self.note_keepers(hold_anchor=False)  # the next look at them says
 
     async def renew_anchor(self) -> None:
         """Give every place that holds the present backup the present anchor, after the access list has changed.
 
-        As in `renew_places`: a place that fails is reported, and when nothing holds the anchor writes are stopped.
+        As in `renew_places`: when nothing holds the anchor writes are stopped.
         """
         self.changed.set()
-        async with self._place_lock:
+        async with self._places.lock:
             opened = self.opened
             if not confirms_root(opened.document, opened.ring.root):
                 self.stop_writes(Stop.WRONG_KEY)
                 return
-            anchor_raw, store_id = opened.anchor_raw(), opened.document.store_id
-            self._note_places(
-                [
-                    state
-                    if state.fault
-                    else await _renewed(state.place, store_id, None, anchor_raw)
-                    for state in self._places
-                ]
-            )
-
-    def _note_places(self, states: Sequence[PlaceState]) -> None:
-        self._places = tuple(states)
-        self._keepers_hold_anchor = False  # the one there is now; the next look at the Keepers says
-        self._judge_anchor()
+            await self._places.renew_anchor(opened.document.store_id, opened.anchor_raw())
+            self.note_keepers(hold_anchor=False)
 
     def note_keepers(self, *, hold_anchor: bool) -> None:
         """Take note whether enough Keepers hold the present anchor: all but threshold - 1 of them."""
-        self._keepers_hold_anchor = hold_anchor
-        self._judge_anchor()
-
-    def _judge_anchor(self) -> None:
-        lost = self._places and all(state.fault for state in self._places)
-        if lost and not self._keepers_hold_anchor:
+        if self._places.all_failed and not hold_anchor:
             self.stop_writes(Stop.NO_ANCHOR)
         else:
             self._stops.discard(Stop.NO_ANCHOR)
@@ -378,35 +356,3 @@ class Vault:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.ring.wipe()
-
-
-async def _entry(sealed: SealedStore, key: str, entry: bytes) -> Put:
-    """Return the change that appends a history entry, whatever is stored in its place.
-
-    Nothing but this entry can be there honestly: its digest follows from the keyring. What else is there was
-    planted, or written in another life of the store, and must not keep the vault from opening.
-    """
-    record_id = RecordId(HISTORY, key)
-    stored = await sealed.fetch(record_id)
-    if stored is None:
-        return sealed.put(record_id, entry, MUST_NOT_EXIST)
-    try:
-        differs = sealed.open(stored) != entry
-    except (OpenError, FormatError):
-        differs = True
-    if differs:
-        _log.critical("history entry %s was not written in this life of the store; replaced", key)
-    return sealed.put(record_id, entry, stored.revision)
-
-
-async def _renewed(
-    place: Place, store_id: str, backup_raw: bytes | None, anchor_raw: bytes
-) -> PlaceState:
-    try:
-        if backup_raw is not None:
-            await asyncio.to_thread(place.write_backup, store_id, backup_raw)
-        await asyncio.to_thread(place.write_anchor, store_id, anchor_raw)
-    except StoreError as error:
-        _log.error("a backup place failed: %s", error.message)
-        return PlaceState(place, error.message)
-    return PlaceState(place, "")

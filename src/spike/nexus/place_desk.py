@@ -1,0 +1,63 @@
+"""The backup places of one vault: given the newest key backup and anchor, and how each of them is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spike.error import StoreError
+from spike.nexus.place import Place
+
+_log = logging.getLogger("spike.nexus.place")
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceState:
+    """What is known of one backup place: `fault` is empty when it holds the present backup and anchor."""
+
+    place: Place
+    fault: str
+
+
+class PlaceDesk:
+    """Writes to all places. Hold `lock` from the moment at which what is written is read off the vault."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        self.states = tuple(PlaceState(place, "not written yet") for place in places)
+        self.lock = asyncio.Lock()
+        """Two writers of one file would tear it, and an older anchor could come to lie over a newer one."""
+
+    @property
+    def all_failed(self) -> bool:
+        """Whether there are places and none of them holds the present anchor."""
+        return bool(self.states) and all(state.fault for state in self.states)
+
+    async def renew(self, store_id: str, backup_raw: bytes, anchor_raw: bytes) -> None:
+        """Give every place a key backup and an anchor. A place that fails is reported, not fatal."""
+        self.states = tuple(
+            [await _renewed(s.place, store_id, backup_raw, anchor_raw) for s in self.states]
+        )
+
+    async def renew_anchor(self, store_id: str, anchor_raw: bytes) -> None:
+        """Give every place that holds the present backup an anchor."""
+        self.states = tuple(
+            [
+                s if s.fault else await _renewed(s.place, store_id, None, anchor_raw)
+                for s in self.states
+            ]
+        )
+
+
+async def _renewed(
+    place: Place, store_id: str, backup_raw: bytes | None, anchor_raw: bytes
+) -> PlaceState:
+    try:
+        if backup_raw is not None:
+            await asyncio.to_thread(place.write_backup, store_id, backup_raw)
+        await asyncio.to_thread(place.write_anchor, store_id, anchor_raw)
+    except StoreError as error:
+        _log.error("a backup place failed: %s", error.message)
+        return PlaceState(place, error.message)
+    return PlaceState(place, "")
