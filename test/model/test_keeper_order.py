@@ -1,0 +1,196 @@
+"""The shell does its steps in the order of the model, and takes the model's cares.
+
+A care that the shell does not take yet stands as a test that is expected to fail; who adds it takes the mark away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from model.keeper_setting import Care
+from model.keeper_shell import shell
+from spike.error import SpikeError, StoreUnavailableError
+from spike.lifecycle.refresh import set_in_force
+from spike.nexus.keeper_refresh import refresh
+from spike.nexus.vault import Stop
+
+
+def not_yet(care: Care) -> pytest.MarkDecorator:
+    """Mark what the model demands and the shell does not do."""
+    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=care.value)
+
+
+async def test_a_refresh_and_the_look_after_it_have_the_effects_of_the_model_in_its_order(
+    tmp_path: Path,
+) -> None:
+    async with shell(tmp_path) as made:
+        await refresh(made.desk, "test", least=3)
+        await made.desk.look()
+        # The model leaves out the anchor between begin and stage, and the events' keyring: neither decides anything.
+        assert made.effects.told == [
+            *["look"] * 3,
+            "keyring begun",
+            "place",
+            *["stage"] * 3,
+            *["get"] * 3,
+            "keyring whole with events",
+            "keyring whole",
+            "place",
+            *["look", "commit", "look"] * 3,
+        ]
+
+
+async def test_a_refresh_that_fails_drops_its_set_in_the_keyring_before_it_erases(
+    tmp_path: Path,
+) -> None:
+    async with shell(tmp_path) as made:
+
+        async def fail(effect: str, index: int) -> None:
+            if (effect, index) == ("get", 3):
+                raise StoreUnavailableError("it does not answer")
+
+        made.effects.before = fail
+        with contextlib.suppress(SpikeError):
+            await refresh(made.desk, "test", least=3)
+        told = [each for each in made.effects.told if each != "place"]
+        assert told[-5:] == ["keyring whole with events", "keyring whole", *["erase"] * 3]
+
+
+async def test_an_empty_keeper_has_the_anchor_before_it_has_its_share(tmp_path: Path) -> None:
+    async with shell(tmp_path) as made:
+        first = made.keepers[0]
+        first.holding = type(first.holding)()
+        anchored: list[bool] = []
+
+        async def note(effect: str, index: int) -> None:
+            if effect == "stage":
+                anchored.append(first.holding.anchor is not None)
+
+        made.effects.before = note
+        await made.desk.look()
+        assert anchored == [True]
+        assert first.holding.committed is not None
+
+
+@not_yet(Care.UNANCHORED)
+async def test_writes_wait_until_a_change_of_keys_has_its_anchor(tmp_path: Path) -> None:
+    async with shell(tmp_path) as made:
+        begun = made.vault.opened.document.epoch
+        stops: list[frozenset[Stop]] = []
+
+        def note() -> None:
+            if made.vault.opened.document.epoch > begun:
+                stops.append(made.vault.stops)
+
+        made.effects.at_place = note
+        await refresh(made.desk, "test", least=3)
+        assert stops
+        assert all(stops)
+
+
+@not_yet(Care.NO_PLACE)
+async def test_without_a_place_writes_wait_for_the_keepers() -> None:
+    async with shell(None) as made:
+        await refresh(made.desk, "test", least=3)
+        assert made.vault.stops
+        await made.desk.look()
+        assert not made.vault.stops
+
+
+@not_yet(Care.APART)
+async def test_a_look_that_began_before_a_refresh_takes_nothing_of_it_away(tmp_path: Path) -> None:
+    async with shell(tmp_path) as made:
+        came, staged, looked = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def interleave(effect: str, index: int) -> None:
+            if (effect, index) == ("look", 1) and not came.is_set():
+                came.set()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(staged.wait(), 1)
+            if effect == "keyring whole with events":
+                staged.set()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(looked.wait(), 1)
+
+        made.effects.before = interleave
+        looking = asyncio.create_task(made.desk.look())
+        looking.add_done_callback(lambda _: looked.set())
+        await came.wait()
+        await asyncio.gather(looking, refresh(made.desk, "test", least=3))
+        in_force = set_in_force(made.vault.opened.document)
+        assert in_force is not None
+        assert made.holders(in_force.id) == 3
+
+
+@not_yet(Care.SAME_ANCHOR)
+async def test_a_look_says_nothing_of_an_anchor_that_it_did_not_give(tmp_path: Path) -> None:
+    async with shell(tmp_path) as made:
+
+        def fail() -> None:
+            raise StoreUnavailableError("the place is full")
+
+        async def change(effect: str, index: int) -> None:
+            if (effect, index) == ("look", 1):
+                made.effects.before = lambda *_: asyncio.sleep(0)
+                ring = made.vault.opened.ring
+                document = ring.document
+                later = msgspec.structs.replace(
+                    document, epoch=document.epoch + 1, revision=document.revision + 1
+                )
+                made.effects.at_place = fail
+                await made.vault.advance(ring.replaced(later))
+                assert made.vault.stops
+
+        made.effects.before = change
+        await made.desk.look()
+        assert Stop.NO_ANCHOR in made.vault.stops
+
+
+@not_yet(Care.KEEP)
+async def test_a_second_refresh_erases_no_share_of_the_set_in_force(tmp_path: Path) -> None:
+    async with shell(tmp_path) as made:
+        await refresh(made.desk, "test", least=3)
+        in_force = set_in_force(made.vault.opened.document)
+        assert in_force is not None
+        least: list[int] = []
+
+        async def note(effect: str, index: int) -> None:
+            if effect == "get":
+                least.append(made.holders(in_force.id))
+
+        made.effects.before = note
+        await refresh(made.desk, "test", least=2)
+        assert least == [3, 3, 3]
+
+
+@not_yet(Care.OTHERS)
+async def test_a_keeper_that_spoils_each_refresh_does_not_keep_the_others_without_shares(
+    tmp_path: Path,
+) -> None:
+    async with shell(tmp_path) as made:
+        made.desk.adopt(None)
+
+        async def spoil(effect: str, index: int) -> None:
+            if (effect, index) == ("get", 3):
+                raise StoreUnavailableError("it does not give it back")
+
+        made.effects.before = spoil
+        for _ in range(3):
+            with contextlib.suppress(SpikeError):
+                await refresh(made.desk, "nexus", least=2)
+        assert made.desk.held is not None
+
+
+@not_yet(Care.ANCHOR_TOO)
+async def test_who_has_a_share_of_a_finished_refresh_has_the_anchor(tmp_path: Path) -> None:
+    async with shell(tmp_path) as made:
+        first = made.keepers[0]
+        first.holding = type(first.holding)()
+        await refresh(made.desk, "test", least=3)
+        assert first.holding.staged is not None
+        assert first.holding.anchor is not None
