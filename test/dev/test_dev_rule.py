@@ -24,6 +24,7 @@ from spike.pilot.dev.keeper import (
 from spike.pilot.dev.machine import check_machine, choose_port, choose_ports, find_programs
 from spike.pilot.dev.place import DevPlace, default_directory, require_empty
 from spike.pilot.dev.report import CameBack, Locked, Served, data_of, lines_of
+from spike.pilot.dev.supervisor import NotStarted
 from spike.pilot.dev.world import without_ours
 from spike.wire.own import StatusAnswer, StatusKeeper
 
@@ -226,6 +227,9 @@ def test_report_says_who_holds_shares_and_what_they_are_good_for(tmp_path: Path)
     assert data_of(locked)["recovery"] == "two Keepers have to give their shares"
     assert not [line for line in lines_of(Locked(place, "")) if "Keepers" in line]
     assert data_of(CameBack()) == {"event": "came-back"}
+    failed = NotStarted("Keeper 2", "no process can be started", 0.4)
+    assert data_of(failed)["event"] == "not-started"
+    assert "trying again in 0.4 s" in lines_of(failed)[0]
     assert re.search("by itself", "".join(lines_of(CameBack())))
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from spike.client.launch import Command
 from spike.error import SettingError
 from spike.pilot.dev.part import Part, start_tethered
-from spike.pilot.dev.supervisor import Death, Supervised, Supervisor
+from spike.pilot.dev.supervisor import Death, NotStarted, Supervised, Supervisor
 
 
 def part(directory: Path, name: str, script: str) -> Part:
@@ -40,8 +43,8 @@ def numbers_in(directory: Path) -> list[int]:
 
 
 async def test_parts_of_one_step_start_together(tmp_path: Path) -> None:
-    deaths: list[Death] = []
-    supervisor = Supervisor(deaths.append)
+    told: list[Death | NotStarted] = []
+    supervisor = Supervisor(told.append)
     begun = {name: asyncio.Event() for name in ("one", "two")}
 
     def ready_after(name: str, other: str) -> Supervised:
@@ -56,7 +59,7 @@ async def test_parts_of_one_step_start_together(tmp_path: Path) -> None:
         numbers = numbers_in(tmp_path)
         assert len(numbers) == 2
         await supervisor.stop()
-    assert not deaths
+    assert not told
     for number in numbers:
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)
@@ -80,3 +83,34 @@ async def test_one_that_does_not_start_is_named_and_the_others_are_stopped(
         with pytest.raises(ProcessLookupError):
             os.kill(number, 0)
     assert not numbers_in(tmp_path)
+
+
+async def test_one_that_cannot_be_started_again_at_once_is_started_later(tmp_path: Path) -> None:
+    told: list[Death | NotStarted] = []
+    supervisor = Supervisor(told.append)
+    starts = 0
+    back = asyncio.Event()
+
+    def start(command: Command) -> subprocess.Popen[bytes]:
+        nonlocal starts
+        starts += 1
+        if starts in (2, 3):
+            raise SettingError("the process ended before its command could be executed")
+        return start_tethered(command)
+
+    async def ready() -> None:
+        if starts > 1:
+            back.set()
+
+    fragile = dataclasses.replace(part(tmp_path, "fragile", "exec sleep 1000"), start=start)
+    async with asyncio.timeout(30):
+        await supervisor.start(Supervised(fragile, ready, nothing))
+        (number,) = numbers_in(tmp_path)
+        os.kill(number, 9)
+        await back.wait()
+        await supervisor.stop()
+    death, *failed = told
+    assert isinstance(death, Death)
+    assert [type(each) for each in failed] == [NotStarted, NotStarted]
+    pauses = [each.pause_s for each in told]
+    assert pauses == sorted(set(pauses))

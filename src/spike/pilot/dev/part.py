@@ -63,7 +63,9 @@ class RunningPart:
             )
         finally:
             os.close(log)
-        write_private(part.process_file, f"{self._process.pid}\n")
+        # For people alone: a full disk must not keep a part from running.
+        with contextlib.suppress(OSError):
+            write_private(part.process_file, f"{self._process.pid}\n")
         self.part = part
         self._started_s = time.monotonic()
 

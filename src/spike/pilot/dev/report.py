@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from spike.pilot.dev.keeper import Tally
 from spike.pilot.dev.place import DevPlace
-from spike.pilot.dev.supervisor import Death
+from spike.pilot.dev.supervisor import Death, NotStarted
 
 RESTORE_ROLE: Final = "spiffe://spike.ist/spike/pilot/role/restore"
 RESTORE: Final = f"spike-authority run --id {RESTORE_ROLE} -- spike restore"
@@ -77,7 +77,18 @@ class Stopped:
     left: Path | None
 
 
-Event = Served | Locked | LeftLocked | Unlocked | CameBack | Failed | Death | Stopping | Stopped
+Event = (
+    Served
+    | Locked
+    | LeftLocked
+    | Unlocked
+    | CameBack
+    | Failed
+    | Death
+    | NotStarted
+    | Stopping
+    | Stopped
+)
 
 
 class Report(Protocol):
@@ -174,6 +185,8 @@ def lines_of(event: Event) -> list[str]:
         case Death(name, pause_s=pause_s, last_words=words):
             said = f" Its last words: {words}" if words else ""
             return [f"{name} {event.how}; starting it again in {pause_s:g} s.{said}"]
+        case NotStarted(name, message, pause_s):
+            return [f"{name} cannot be started: {message}; trying again in {pause_s:g} s."]
         case Stopping():
             return ["", "Stopping."]
         case Stopped(None):
@@ -202,7 +215,7 @@ def data_of(event: Event) -> dict[str, object]:
             fields = {"why": why, "restore": f"{source_line(place)} && {RESTORE}"}
         case Stopped(left):
             fields = {"left": None if left is None else str(left)}
-        case Death() | Failed() | Unlocked() | CameBack() | Stopping():
+        case Death() | NotStarted() | Failed() | Unlocked() | CameBack() | Stopping():
             fields = asdict(event)
     return {"event": spelled, **fields}
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from spike.error import SettingError, UnreachableError
+from spike.error import SettingError, SpikeError, UnreachableError
 from spike.pilot.dev.backoff import FIRST_PAUSE_S, Backoff
 from spike.pilot.dev.part import Part, RunningPart, last_words
 
@@ -46,11 +46,20 @@ class Death:
         return f"ended with code {self.code}"
 
 
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """A part that had died could not be started again; that is tried again after `pause_s`."""
+
+    name: str
+    message: str
+    pause_s: float
+
+
 class Supervisor:
     """Runs parts from `start` to `stop`, on one event loop."""
 
-    def __init__(self, tell: Callable[[Death], None]) -> None:
-        """`tell` is called for each death."""
+    def __init__(self, tell: Callable[[Death | NotStarted], None]) -> None:
+        """`tell` is called for each death, and each start after it that fails."""
         self._tell = tell
         self._kept: list[tuple[Supervised, asyncio.Task[None]]] = []
         self._running: dict[str, RunningPart] = {}
@@ -127,18 +136,22 @@ class Supervisor:
             backoff = backoff.after_death(running.ran_s)
             self._tell(Death(part.name, code, backoff.pause_s, last_words(part.log)))
             await asyncio.sleep(backoff.pause_s)
-            await self._start_again(part)
+            backoff = await self._start_again(part, backoff)
             is_ready = await _ready_or_dead(supervised, self._running[part.name]) is None
 
-    async def _start_again(self, part: Part) -> None:
-        """Start a part as soon as that is possible; the one it depends on may be away too."""
+    async def _start_again(self, part: Part, backoff: Backoff) -> Backoff:
+        """Start a part as soon as that is possible; return the pause to go on from."""
         while True:
             try:
                 self._start(part)
-            except UnreachableError:
+            except UnreachableError:  # the one it depends on is away too
                 await asyncio.sleep(FIRST_PAUSE_S)
+            except SpikeError as error:  # killed before it could begin, no memory for a process, …
+                backoff = backoff.after_death(0.0)
+                self._tell(NotStarted(part.name, error.message, backoff.pause_s))
+                await asyncio.sleep(backoff.pause_s)
             else:
-                return
+                return backoff
 
 
 async def _ready_or_dead(supervised: Supervised, running: RunningPart) -> int | None:
