@@ -1,18 +1,20 @@
-"""The client of Nexus: one method for each call, blocking, for any number of threads."""
+"""The client of Nexus: one method for each call, blocking, for any number of threads.
+
+The calls on keys have modules of their own; here are those that workloads make.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeVar
+from typing import Final, Protocol, Self
 
-from spike.client.answer import raw_of, result_of
-from spike.client.password import seal_password
-from spike.client.pool import JSON_CONTENT_TYPE, Body, Pool, Reply
+from spike.client.answer import raw_of
+from spike.client.caller import ANSWER_TIMEOUT_S, A, Exchange, Q
+from spike.client.pool import Body, Pool
+from spike.client.root_key import PasswordFor, RootKeyCalls, ShardOf
 from spike.client.setting import ClientSetting
-from spike.memory.key_memory import KeyMemory
 from spike.spiffe.background_source import BackgroundSource
 from spike.spiffe.source import HeldSource
 from spike.spiffe.workload_source import fetch_material
@@ -24,23 +26,7 @@ from spike.wire.cipher import (
     CipherEncryptAnswer,
     CipherEncryptRequest,
 )
-from spike.wire.go_json import encode
-from spike.wire.message import Empty, Message
-from spike.wire.operator import (
-    RecoverAnswer,
-    RecoverRequest,
-    ShardRestoreAnswer,
-    ShardRestoreRequest,
-)
-from spike.wire.own import (
-    FileRestoreRequest,
-    InitAnswer,
-    InitRequest,
-    KeeperRefreshAnswer,
-    PasswordRestoreRequest,
-    RestoreAnswer,
-    StatusAnswer,
-)
+from spike.wire.message import Empty
 from spike.wire.policy import (
     PolicyGetAnswer,
     PolicyListRequest,
@@ -57,32 +43,9 @@ from spike.wire.secret import (
     SecretVersionsRequest,
 )
 
-ANSWER_TIMEOUT_S: Final = 30.0
-# Argon2id, a child process, and a queue of one derivation at a time.
-KEY_TIMEOUT_S: Final = 120.0
+__all__ = ["CURRENT", "NexusClient", "PasswordFor", "ShardOf"]
 
 CURRENT: Final = 0
-
-A = TypeVar("A", bound=Message)
-Q = TypeVar("Q", bound=Message)
-
-
-class Exchange(Protocol):
-    """What carries requests: `spike.client.pool.Pool`."""
-
-    def exchange(
-        self,
-        target: str,
-        body: Body,
-        *,
-        repeatable: bool,
-        timeout_s: float,
-        content_type: str = JSON_CONTENT_TYPE,
-    ) -> Reply:
-        """POST `body` to `target` and return the answer."""
-
-    def close(self) -> None:
-        """Let go of what it holds."""
 
 
 class Source(Protocol):
@@ -92,27 +55,7 @@ class Source(Protocol):
         """Stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class PasswordFor:
-    """A password and the slot it is for; an empty name is the first slot. The holder wipes `password`."""
-
-    password: bytearray
-    slot_name: str = ""
-
-    def __repr__(self) -> str:
-        return f"PasswordFor(slot_name={self.slot_name!r})"
-
-
-@dataclass(frozen=True, slots=True)
-class ShardOf:
-    """One recovery shard, and the set its text names or an empty name. The holder wipes `value`."""
-
-    index: int
-    value: KeyMemory
-    set_id: str = ""
-
-
-class NexusClient:
+class NexusClient(RootKeyCalls):
     """Speaks with one Nexus under this process's SPIFFE identity.
 
         with NexusClient.from_environment() as nexus:
@@ -132,7 +75,7 @@ class NexusClient:
 
     def __init__(self, exchange: Exchange, source: Source | None = None) -> None:
         """Speak through `exchange`; both are closed with the client."""
-        self._exchange = exchange
+        super().__init__(exchange)
         self._source = source
 
     @classmethod
@@ -303,135 +246,6 @@ class NexusClient:
             content_type=RAW_CONTENT_TYPE,
         )
         return raw_of(call, reply, subject)
-
-    # The root key
-
-    def get_status(self) -> StatusAnswer:
-        """Return the state of Nexus; all but `ready` is for the superuser alone."""
-        return self._read(calls.OPERATOR_STATUS, Empty(), "status")
-
-    def refresh_keepers(self) -> KeeperRefreshAnswer:
-        """Give every Keeper a new share of the same root key; all of them or none.
-
-        Raises:
-            RefusalError: with the reason. Nothing was changed.
-        """
-        return self._call(
-            calls.KEEPER_REFRESH, Empty(), "keeper refresh", KEY_TIMEOUT_S, repeatable=False
-        )
-
-    def init(self, secret: PasswordFor) -> InitAnswer:
-        """Make the root key of an empty store, with one backup slot for this password.
-
-        Raises:
-            RefusalError: with the reason. Nothing was changed.
-        """
-        session, sealed = self._seal(secret.password)
-        request = InitRequest(session, sealed, secret.slot_name)
-        return self._call(calls.OPERATOR_INIT, request, "init", KEY_TIMEOUT_S, repeatable=False)
-
-    def preview_restore(
-        self,
-        secret: PasswordFor,
-        anchor: bytes,
-        backup: bytes | None,
-        *,
-        accept_older: bool = False,
-    ) -> RestoreAnswer:
-        """Open what a restore would bring back, changing nothing.
-
-        `anchor` is the last one seen of this store, or empty. `backup` is a key backup to restore
-        from; None = the store's own. `accept_older`: show it also if somebody has seen the store
-        further, and say who.
-
-        Raises:
-            RefusalError: with the reason, such as a wrong password.
-        """
-        session, sealed = self._seal(secret.password)
-        if backup is None:
-            request = PasswordRestoreRequest(
-                session, sealed, secret.slot_name, anchor, accept_older_store=accept_older
-            )
-            return self._call(
-                calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
-            )
-        from_file = FileRestoreRequest(
-            session, sealed, secret.slot_name, anchor, "", backup, accept_older
-        )
-        return self._call(
-            calls.OPERATOR_RESTORE_FILE, from_file, "restore", KEY_TIMEOUT_S, repeatable=False
-        )
-
-    def confirm_restore(self, confirm: str) -> RestoreAnswer:
-        """Carry out the restore whose preview named `confirm`.
-
-        Raises:
-            RefusalError: with the reason, such as a preview that has expired.
-        """
-        request = PasswordRestoreRequest(confirm=confirm)
-        return self._call(
-            calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
-        )
-
-    def recover(self, *, only_first: bool) -> RecoverAnswer:
-        """Return new recovery shards, which make all shards before useless.
-
-        Raises:
-            RefusalError: SHARDS_EXIST with `only_first`, if there are shards already.
-        """
-        request = RecoverRequest(only_first)
-        return self._call(
-            calls.OPERATOR_RECOVER, request, "recover", KEY_TIMEOUT_S, repeatable=False
-        )
-
-    def bring_shard(
-        self, shard: ShardOf, anchor: bytes, backup: bytes | None, *, accept_older: bool = False
-    ) -> ShardRestoreAnswer:
-        """Bring one recovery shard; with the last one needed the answer is a preview.
-
-        The other arguments are those of `preview_restore`.
-
-        Raises:
-            RefusalError: with the reason, such as a shard of an older set.
-        """
-        with shard.value.view() as view:
-            request = ShardRestoreRequest(
-                id=shard.index,
-                shard=list(view),
-                set_id=shard.set_id,
-                anchor=anchor,
-                backup=backup or b"",
-                accept_older_store=accept_older,
-                preview=True,
-            )
-        return self._call(
-            calls.OPERATOR_RESTORE, request, "restore", KEY_TIMEOUT_S, repeatable=False
-        )
-
-    def _seal(self, password: bytearray) -> tuple[str, bytes]:
-        """Return a fresh session for a password and the password, sealed to its one-time key."""
-        begun = self._call(
-            calls.OPERATOR_PASSWORD_BEGIN,
-            Empty(),
-            "handing over the password",
-            KEY_TIMEOUT_S,
-            repeatable=False,
-        )
-        return begun.session, seal_password(begun.public_key, password)
-
-    def _read(self, call: Call[Q, A], request: Q, subject: str) -> A:
-        return self._call(call, request, subject, ANSWER_TIMEOUT_S, repeatable=True)
-
-    def _write(self, call: Call[Q, A], request: Q, subject: str) -> A:
-        return self._call(call, request, subject, ANSWER_TIMEOUT_S, repeatable=False)
-
-    def _call(
-        self, call: Call[Q, A], request: Q, subject: str, timeout_s: float, *, repeatable: bool
-    ) -> A:
-        reply = self._exchange.exchange(
-            call.target, encode(request), repeatable=repeatable, timeout_s=timeout_s
-        )
-        return result_of(call, reply, subject)
 
 
 def _data(item: SecretGetAnswer | None) -> dict[str, str] | None:

@@ -1,0 +1,163 @@
+"""The client's calls on the root key: init, status, restore, recovery shards, Keepers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spike.client.caller import KEY_TIMEOUT_S, Caller
+from spike.client.password import seal_password
+from spike.memory.key_memory import KeyMemory
+from spike.wire import call as calls
+from spike.wire.message import Empty
+from spike.wire.operator import (
+    RecoverAnswer,
+    RecoverRequest,
+    ShardRestoreAnswer,
+    ShardRestoreRequest,
+)
+from spike.wire.own import (
+    FileRestoreRequest,
+    InitAnswer,
+    InitRequest,
+    KeeperRefreshAnswer,
+    PasswordRestoreRequest,
+    RestoreAnswer,
+    StatusAnswer,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PasswordFor:
+    """A password and the slot it is for; an empty name is the first slot. The holder wipes `password`."""
+
+    password: bytearray
+    slot_name: str = ""
+
+    def __repr__(self) -> str:
+        return f"PasswordFor(slot_name={self.slot_name!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOf:
+    """One recovery shard, and the set its text names or an empty name. The holder wipes `value`."""
+
+    index: int
+    value: KeyMemory
+    set_id: str = ""
+
+
+class RootKeyCalls(Caller):
+    """The part of `spike.client.nexus.NexusClient` that is about the root key."""
+
+    def get_status(self) -> StatusAnswer:
+        """Return the state of Nexus; all but `ready` is for the superuser alone."""
+        return self._read(calls.OPERATOR_STATUS, Empty(), "status")
+
+    def refresh_keepers(self) -> KeeperRefreshAnswer:
+        """Give every Keeper a new share of the same root key; all of them or none.
+
+        Raises:
+            RefusalError: with the reason. Nothing was changed.
+        """
+        return self._call(
+            calls.KEEPER_REFRESH, Empty(), "keeper refresh", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def init(self, secret: PasswordFor) -> InitAnswer:
+        """Make the root key of an empty store, with one backup slot for this password.
+
+        Raises:
+            RefusalError: with the reason. Nothing was changed.
+        """
+        session, sealed = self._seal(secret.password)
+        request = InitRequest(session, sealed, secret.slot_name)
+        return self._call(calls.OPERATOR_INIT, request, "init", KEY_TIMEOUT_S, repeatable=False)
+
+    def preview_restore(
+        self,
+        secret: PasswordFor,
+        anchor: bytes,
+        backup: bytes | None,
+        *,
+        accept_older: bool = False,
+    ) -> RestoreAnswer:
+        """Open what a restore would bring back, changing nothing.
+
+        `anchor` is the last one seen of this store, or empty. `backup` is a key backup to restore
+        from; None = the store's own. `accept_older`: show it also if somebody has seen the store
+        further, and say who.
+
+        Raises:
+            RefusalError: with the reason, such as a wrong password.
+        """
+        session, sealed = self._seal(secret.password)
+        if backup is None:
+            request = PasswordRestoreRequest(
+                session, sealed, secret.slot_name, anchor, accept_older_store=accept_older
+            )
+            return self._call(
+                calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
+            )
+        from_file = FileRestoreRequest(
+            session, sealed, secret.slot_name, anchor, "", backup, accept_older
+        )
+        return self._call(
+            calls.OPERATOR_RESTORE_FILE, from_file, "restore", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def confirm_restore(self, confirm: str) -> RestoreAnswer:
+        """Carry out the restore whose preview named `confirm`.
+
+        Raises:
+            RefusalError: with the reason, such as a preview that has expired.
+        """
+        request = PasswordRestoreRequest(confirm=confirm)
+        return self._call(
+            calls.OPERATOR_RESTORE_PASSWORD, request, "restore", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def recover(self, *, only_first: bool) -> RecoverAnswer:
+        """Return new recovery shards, which make all shards before useless.
+
+        Raises:
+            RefusalError: SHARDS_EXIST with `only_first`, if there are shards already.
+        """
+        request = RecoverRequest(only_first)
+        return self._call(
+            calls.OPERATOR_RECOVER, request, "recover", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def bring_shard(
+        self, shard: ShardOf, anchor: bytes, backup: bytes | None, *, accept_older: bool = False
+    ) -> ShardRestoreAnswer:
+        """Bring one recovery shard; with the last one needed the answer is a preview.
+
+        The other arguments are those of `preview_restore`.
+
+        Raises:
+            RefusalError: with the reason, such as a shard of an older set.
+        """
+        with shard.value.view() as view:
+            request = ShardRestoreRequest(
+                id=shard.index,
+                shard=list(view),
+                set_id=shard.set_id,
+                anchor=anchor,
+                backup=backup or b"",
+                accept_older_store=accept_older,
+                preview=True,
+            )
+        return self._call(
+            calls.OPERATOR_RESTORE, request, "restore", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def _seal(self, password: bytearray) -> tuple[str, bytes]:
+        """Return a fresh session for a password and the password, sealed to its one-time key."""
+        begun = self._call(
+            calls.OPERATOR_PASSWORD_BEGIN,
+            Empty(),
+            "handing over the password",
+            KEY_TIMEOUT_S,
+            repeatable=False,
+        )
+        return begun.session, seal_password(begun.public_key, password)
