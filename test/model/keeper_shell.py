@@ -55,7 +55,7 @@ class NearKeeper(KeeperLink):
     """A Keeper under its real rules, without a network. `holding` is what it holds."""
 
     def __init__(self, index: int, effects: Effects) -> None:
-        self.peer = Peer(index, f"https://keeper-{index}:8443", Address(f"keeper-{index}", 1), None)
+        self.peer = Peer(index, f"https://localhost:{index}", Address("localhost", index), None)
         self.found = None
         self._pinned = None
         self._effects = effects

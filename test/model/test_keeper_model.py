@@ -29,28 +29,28 @@ class Scenario:
 
 SCENARIOS = (
     Scenario(
-        "two crashes",
+        "crashes",
         Setting(Budget(crash=2, refresh=1, restore=1)),
         28_790,
         Setting(Budget(crash=2, refresh=1, restore=1), together=True),
         37_706,
     ),
     Scenario(
-        "a crash and a lost answer",
+        "crashes and a lost answer",
         Setting(Budget(crash=1, lost=1, refresh=1, restore=1)),
         25_580,
         Setting(Budget(crash=2, lost=1, refresh=1, restore=1)),
         263_246,
     ),
     Scenario(
-        "a crash and a silent Keeper",
+        "crashes and a silent Keeper",
         Setting(Budget(crash=1, away=1, refresh=1, restore=1)),
         49_977,
         Setting(Budget(crash=2, away=1, refresh=1, restore=1)),
         590_021,
     ),
     Scenario(
-        "a crash, and a place that fails",
+        "crashes, and a place that fails",
         Setting(Budget(crash=1, fail=1, refresh=1, rights=1)),
         19_758,
         Setting(Budget(crash=2, fail=1, refresh=1, rights=1)),
@@ -75,7 +75,7 @@ SCENARIOS = (
         Setting(Budget(crash=1, put_back=1, rights=1), liar=Liar.FREELY, sets=2),
         26_811,
         Setting(Budget(crash=1, put_back=1, rights=1, refresh=1), liar=Liar.FREELY, sets=4),
-        1,
+        1_671_712,
         ways_out=False,
     ),
     Scenario(
@@ -83,14 +83,14 @@ SCENARIOS = (
         Setting(Budget(crash=1, restore=1, refresh=1), liar=Liar.SPOILS, sets=4),
         9_411,
         Setting(Budget(crash=2, restore=1, refresh=1), liar=Liar.SPOILS, sets=4),
-        1,
+        107_719,
     ),
     Scenario(
         "a Keeper that says nothing",
         Setting(Budget(crash=1, restore=1, lost=1), liar=Liar.SILENT, sets=4),
         13_657,
         Setting(Budget(crash=2, restore=1, lost=1), liar=Liar.SILENT, sets=4),
-        1,
+        136_395,
     ),
 )
 
