@@ -7,17 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from around_kit import PASSWORD, surroundings
 from model.keeper_setting import Care
 from model.keeper_shell import shell
+from nexus_kit import SUPERUSER, running
 from spike.error import SpikeError, StoreUnavailableError
 from spike.lifecycle.refresh import set_in_force
 from spike.nexus.keeper_refresh import refresh
-from spike.nexus.vault import Stop
+from spike.nexus.vault import KEYRING_ID, Stop
+from spike.storage.memory import MemoryStore
+from spike.storage.protocol import Change, Put, Record, RecordId, Revision
 
 
 def not_yet(care: Care) -> pytest.MarkDecorator:
@@ -194,3 +200,55 @@ async def test_who_has_a_share_of_a_finished_refresh_has_the_anchor(tmp_path: Pa
         await refresh(made.desk, "test", least=3)
         assert first.holding.staged is not None
         assert first.holding.anchor is not None
+
+
+@not_yet(Care.RIGHTS)
+async def test_a_change_of_rights_that_nobody_could_prove_is_not_acknowledged(
+    tmp_path: Path,
+) -> None:
+    async with surroundings(tmp_path, 3, 2) as around, around.nexus(born=True) as nexus:
+        shutil.rmtree(tmp_path / "place")
+        await nexus.vault.renew_places()
+        await nexus.keepers.look()
+        assert not nexus.vault.stops
+        policy = {
+            "name": "p",
+            "spiffeidPattern": "^spiffe://spike.ist/x$",
+            "pathPattern": "^x$",
+            "permissions": ["read"],
+        }
+        status, _ = await nexus.call(SUPERUSER, "/v1/acl/policy", policy)
+        assert status != 200 or not nexus.vault.stops
+
+
+class DoubtfulStore(MemoryStore):
+    """A store that takes the keyring and does not answer any more."""
+
+    in_doubt = False
+
+    async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
+        revisions = await super().apply(changes, fence=fence)
+        if any(isinstance(change, Put) and change.id == KEYRING_ID for change in changes):
+            self.in_doubt = True
+            raise StoreUnavailableError("the answer is lost")
+        return revisions
+
+    async def get(self, id: RecordId) -> Record | None:  # noqa: A002 - the field's own name
+        if self.in_doubt:
+            raise StoreUnavailableError("it does not answer")
+        return await super().get(id)
+
+
+@not_yet(Care.INIT_UNSURE)
+async def test_an_init_in_doubt_leaves_the_shares_where_they_are(tmp_path: Path) -> None:
+    store = DoubtfulStore()
+    async with (
+        surroundings(tmp_path, 3, 2) as around,
+        running(store=store, ca=around.ca, born=False, keepers=around.setting) as nexus,
+    ):
+        asked = {**await nexus.seal(SUPERUSER, PASSWORD), "slotName": "ada"}
+        status, _ = await nexus.call(SUPERUSER, "/v1/operator/init", asked)
+        assert status != 200
+        store.in_doubt = False
+        if await store.get(KEYRING_ID) is not None:
+            assert all(keeper.staged_set for keeper in around.keepers.values())
