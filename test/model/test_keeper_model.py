@@ -60,8 +60,8 @@ SCENARIOS = (
         "an old store, with a backup place",
         Setting(Budget(crash=1, put_back=1, refresh=1)),
         17_319,
-        Setting(Budget(crash=1, put_back=1, refresh=1, rights=1)),
-        195_578,
+        Setting(Budget(crash=2, put_back=1, refresh=1, rights=1)),
+        1_471_848,
     ),
     Scenario(
         "an old store, Keepers alone",
@@ -69,6 +69,13 @@ SCENARIOS = (
         60_553,
         Setting(Budget(crash=1, lost=1, put_back=1, refresh=1, rights=1), place=Place.NONE),
         538_496,
+    ),
+    Scenario(
+        "an old store, crashes and a lost answer",
+        Setting(Budget(crash=1, lost=1, put_back=1), place=Place.NONE),
+        1_407,
+        Setting(Budget(crash=2, lost=1, put_back=1, refresh=1), place=Place.NONE),
+        640_417,
     ),
     Scenario(
         "an old store and a Keeper that says anything",
