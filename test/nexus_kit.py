@@ -34,6 +34,7 @@ from spike.nexus.keeper_loop import KeeperLoop
 from spike.nexus.keeper_refresh import deliver, new_set, require_free
 from spike.nexus.keeper_setting import NO_KEEPERS, KeeperSetting
 from spike.nexus.key_call import KeyCalls
+from spike.nexus.key_view_call import KeyViewCalls
 from spike.nexus.lite import Service
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
@@ -45,6 +46,7 @@ from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
 from spike.nexus.vault import Vault
+from spike.nexus.verification import Verifier
 from spike.nexus.watch import MemoryWatch
 from spike.policy.role import RoleMap
 from spike.server.limit import Limits
@@ -82,8 +84,10 @@ class RunningNexus:
         vault: Vault,
         extra: dict[str, Handle],
         keepers: KeeperDesk,
+        verifier: Verifier,
     ) -> None:
         self.ca = ca
+        self.verifier = verifier
         self.keepers = keepers
         self.server = server
         self.vault = vault
@@ -219,11 +223,21 @@ async def running(
             vault, desk, restores, shares=keepers.shares, threshold=keepers.threshold
         )
         stack.callback(shards.forget)
+        verifier = Verifier(vault)
+        stack.push_async_callback(verifier.close)
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
             **CipherCalls(vault, cipher_limit_bytes).handlers(),
-            **KeyCalls(keeper_desk, desk, restores, MemoryWatch(vault), service).handlers(),
+            **KeyCalls(
+                keeper_desk,
+                desk,
+                restores,
+                MemoryWatch(vault),
+                verifier=verifier,
+                service=service,
+            ).handlers(),
+            **KeyViewCalls(vault, verifier).handlers(),
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk).handlers(),
         }
@@ -246,7 +260,7 @@ async def running(
         if unattended:
             loop = asyncio.create_task(KeeperLoop(keeper_desk).run())
             stack.push_async_callback(_cancelled, loop)
-        started = RunningNexus(ca, server, vault, extra, keeper_desk)
+        started = RunningNexus(ca, server, vault, extra, keeper_desk, verifier)
         stack.callback(started.close)
         yield started
 

@@ -58,6 +58,10 @@ MAY = {
     "operator init": {SUPERUSER},
     "operator status": {"everyone"},
     "keeper refresh": {SUPERUSER},
+    "key list": {SUPERUSER},
+    "key history": {SUPERUSER},
+    "key verify": {SUPERUSER},
+    "key status": {SUPERUSER},
 }
 IDENTITIES = [
     SUPERUSER,

@@ -85,6 +85,10 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/operator/password", "begin"): SUPERUSERS | {"restore"},
     ("/v1/operator/init", ""): SUPERUSERS,
     ("/v1/keeper", "refresh"): SUPERUSERS,
+    ("/v1/key", "list"): SUPERUSERS,
+    ("/v1/key", "history"): SUPERUSERS,
+    ("/v1/key", "verify"): SUPERUSERS,
+    ("/v1/key", "status"): SUPERUSERS,
 }
 # Call → who gets all of the answer; everybody else gets readiness alone. Section 7.
 FOR_ANYONE: Final[Mapping[tuple[str, str], set[str]]] = {("/v1/operator/status", ""): SUPERUSERS}

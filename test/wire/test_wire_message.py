@@ -18,7 +18,7 @@ from spike.error import (
     StoreUnavailableError,
     WipedError,
 )
-from spike.wire import cipher, go_json, operator, own, policy, secret
+from spike.wire import cipher, go_json, key, operator, own, policy, secret
 from spike.wire.call import CALLS, call_at
 from spike.wire.code import ErrorCode, code_for_status, code_of
 from spike.wire.go_time import UnixNs, go_time
@@ -164,6 +164,10 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ),
     ("/v1/operator/password", "begin", "{}", Empty()),
     ("/v1/keeper", "refresh", "{}", Empty()),
+    ("/v1/key", "list", "{}", Empty()),
+    ("/v1/key", "history", '{"limit":5}', key.KeyHistoryRequest(5)),
+    ("/v1/key", "verify", '{"stop":true}', key.KeyVerifyRequest(True)),
+    ("/v1/key", "status", '{"findingsAfter":7}', key.KeyStatusRequest(7)),
     (
         "/v1/operator/init",
         "",

@@ -11,7 +11,7 @@ from typing import NamedTuple, NewType, Self
 
 from spike.crypto.purpose import Purpose, check_value, data_check_value, purpose_key
 from spike.crypto.record import RecordContext, open_into, seal
-from spike.error import NotFoundError, OpenError, RefusedError
+from spike.error import FormatError, NotFoundError, OpenError, RefusedError
 from spike.lifecycle.keyring import KeyPurpose, Keyring, WrappedKey
 from spike.lifecycle.state import State
 from spike.memory.key_memory import KeyMemory
@@ -116,6 +116,11 @@ class KeyRing:
         """The record key that seals what is written now."""
         return self._active_record
 
+    @property
+    def record_generations(self) -> frozenset[int]:
+        """The generations of the record key that are at hand."""
+        return frozenset(self._record)
+
     def record(self, generation: int) -> KeyMemory:
         """Return the record key of a generation.
 
@@ -193,6 +198,15 @@ class KeyRing:
             if check_of(self._document.store_id, name, key) != checks.get(name):
                 wrong.append(f"{name.purpose} {name.number}")
         return tuple(wrong)
+
+    def unwrap_again(self, wrapped: WrappedKey) -> str:
+        """Unwrap a key of the document once more; return what is wrong with it, or "". Nothing in memory changes."""
+        name = KeyName(wrapped.purpose, wrapped.slot, wrapped.number)
+        try:
+            _unwrap(self._document.store_id, wrapped, name, self._root).wipe()
+        except (OpenError, FormatError) as error:
+            return error.message
+        return ""
 
     def wipe(self) -> None:
         """Destroy every key. Idempotent."""

@@ -15,6 +15,7 @@ from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place_desk import PlaceState
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
 from spike.nexus.vault import Opened
+from spike.nexus.verification import Run, Verifier
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Extent, Grant
 from spike.wire import call
@@ -34,6 +35,7 @@ from spike.wire.own import (
     StatusMeasure,
     StatusSlot,
     StatusStorage,
+    StatusVerification,
 )
 from spike.wire.validate import check_nonce, check_slot_name
 
@@ -47,9 +49,12 @@ class KeyCalls:
         desk: PasswordDesk,
         restores: RestoreDesk,
         watch: MemoryWatch,
+        *,
+        verifier: Verifier,
         service: Service = Service.WHOLE,
     ) -> None:
         self._keepers = keepers
+        self._verifier = verifier
         self._service = service
         self._vault = keepers.vault
         self._desk = desk
@@ -166,6 +171,9 @@ class KeyCalls:
             recovery=self._keepers.waits_for or None if opened is None else None,
             remarks=[each for each in (self._service.remark, *self._keepers.remarks) if each]
             or None,
+            verification=None
+            if self._verifier.last is None
+            else _verification(self._verifier.last),
             anchor=None if opened is None else opened.anchor_raw(),
         )
 
@@ -192,6 +200,21 @@ class KeyCalls:
 def _place(state: PlaceState, store_id: str) -> BackupPlace:
     path = str(state.place.backup_path(store_id))
     return BackupPlace(path, "failed" if state.fault else "current", state.fault)
+
+
+def _verification(run: Run) -> StatusVerification:
+    tally = run.tally
+    return StatusVerification(
+        state=run.outcome,
+        started_at=GoTime(run.started_at),
+        started_by=run.actor,
+        scanned=tally.scanned,
+        good=tally.good,
+        bad=tally.bad_total,
+        vanished=tally.vanished,
+        ended_at=GoTime(run.ended_at) if run.ended_at else None,
+        detail=run.detail,
+    )
 
 
 def _slots(opened: Opened) -> list[StatusSlot]:

@@ -54,6 +54,11 @@ class SealedStore:
         self._store_id = bytes.fromhex(ring.document.store_id)
         self._epoch = ring.document.epoch
 
+    @property
+    def generations(self) -> frozenset[int]:
+        """The generations of the record key that open something here."""
+        return self._ring.record_generations
+
     async def read(self, record_id: RecordId) -> OpenedRecord | None:
         """Return a record opened, or None when there is none.
 

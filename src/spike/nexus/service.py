@@ -18,6 +18,7 @@ from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
 from spike.nexus.keeper_loop import KeeperLoop
 from spike.nexus.key_call import KeyCalls
+from spike.nexus.key_view_call import KeyViewCalls
 from spike.nexus.lite import Service, service_of, unserved
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
@@ -28,6 +29,7 @@ from spike.nexus.setting import NexusSetting
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
 from spike.nexus.vault import Vault
+from spike.nexus.verification import Verifier
 from spike.nexus.watch import MemoryWatch
 from spike.policy.role import Role
 from spike.server.program import require_measures, require_role
@@ -75,6 +77,8 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         counts = setting.keepers
         shards = ShardDesk(vault, desk, restores, shares=counts.shares, threshold=counts.threshold)
         stack.callback(shards.forget)
+        verifier = Verifier(vault)
+        stack.push_async_callback(verifier.close)
         watch = MemoryWatch(vault)
         await stack.enter_async_context(_running(watch.run()))
         await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
@@ -82,7 +86,10 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
             **CipherCalls(vault, setting.cipher_limit_bytes).handlers(),
-            **KeyCalls(keepers, desk, restores, watch, service).handlers(),
+            **KeyCalls(
+                keepers, desk, restores, watch, verifier=verifier, service=service
+            ).handlers(),
+            **KeyViewCalls(vault, verifier).handlers(),
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers).handlers(),
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NewType, TypeVar
 
-from spike.wire import cipher, operator, own, policy, secret
+from spike.wire import cipher, key, operator, own, policy, secret
 from spike.wire.message import Empty, Message
 
 CallName = NewType("CallName", str)
@@ -160,6 +160,19 @@ KEEPER_REFRESH: Final = Call(
     CallName("keeper refresh"), "/v1/keeper", "refresh", Empty, own.KeeperRefreshAnswer
 )
 
+_KEY: Final = "/v1/key"
+
+KEY_LIST: Final = Call(CallName("key list"), _KEY, "list", Empty, key.KeyListAnswer)
+KEY_HISTORY: Final = Call(
+    CallName("key history"), _KEY, "history", key.KeyHistoryRequest, key.KeyHistoryAnswer
+)
+KEY_VERIFY: Final = Call(
+    CallName("key verify"), _KEY, "verify", key.KeyVerifyRequest, key.KeyVerifyAnswer
+)
+KEY_STATUS: Final = Call(
+    CallName("key status"), _KEY, "status", key.KeyStatusRequest, key.KeyStatusAnswer
+)
+
 AnyCall = Call[Any, Any]
 
 CALLS: Final[tuple[AnyCall, ...]] = (
@@ -185,6 +198,10 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     OPERATOR_INIT,
     OPERATOR_STATUS,
     KEEPER_REFRESH,
+    KEY_LIST,
+    KEY_HISTORY,
+    KEY_VERIFY,
+    KEY_STATUS,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}

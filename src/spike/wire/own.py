@@ -165,6 +165,20 @@ class StatusKeeper(Message, frozen=True):
     detail: str = ""
 
 
+class StatusVerification(Message, frozen=True, omit_defaults=True):
+    """The last verification since Nexus has started, or the one that runs: see `spike.wire.key.Verification`."""
+
+    state: str
+    started_at: GoTime
+    started_by: str
+    scanned: GoInt
+    good: GoInt
+    bad: GoInt
+    vanished: GoInt
+    ended_at: GoTime | None = None
+    detail: str = ""
+
+
 class KeeperRefreshAnswer(Message, frozen=True):
     """The Keepers have new shares of the same root key since `epoch`; `keepers` as right after it."""
 
@@ -197,4 +211,5 @@ class StatusAnswer(Message, frozen=True, omit_defaults=True):
     keeper_margin: GoInt | None = None
     recovery: str | None = None
     remarks: list[str] | None = None
+    verification: StatusVerification | None = None
     anchor: bytes | None = None
