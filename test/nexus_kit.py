@@ -302,7 +302,10 @@ async def _born_with(keepers: KeeperDesk, password: bytes | None) -> lifecycle_k
         lineage=document.lineage,
         generation=FIRST,
     )
-    await deliver(keepers.links, dealt, born.ring.root, document.active_root.check)
+    check = document.active_root.check
+    await deliver(
+        keepers.links, dealt, born.ring.root, check, least=len(keepers.links), anchor_raw=None
+    )
     in_force = msgspec.structs.replace(dealt.share_set, staged=False)
     ring = born.ring.replaced(msgspec.structs.replace(document, share_sets=(in_force,)))
     sealed = SealedStore(vault.store, ring)

@@ -109,11 +109,9 @@ class NearKeeper(KeeperLink):
         kept = KeeperShare(own, copy_of(share.value), share.tag)
         self._become(rules.stage(self.holding, kept))
 
-    async def commit(self, share: Share, epoch: int) -> None:
+    async def commit(self, store_id: str, lineage: str, set_id: str, epoch: int) -> None:
         await self._effects.come("commit", self.index)
-        label = share.label
-        owner = (label.store_id, label.lineage)
-        self._become(rules.commit(self.holding, owner, label.set_id, epoch))
+        self._become(rules.commit(self.holding, (store_id, lineage), set_id, epoch))
 
     async def erase(self, set_id: str) -> None:
         await self._effects.come("erase", self.index)

@@ -264,14 +264,18 @@ async def test_an_old_copy_of_the_store_is_noticed_by_the_keepers_anchors(around
     shutil.copytree(data, old)
     async with around.nexus(place=False) as nexus:
         assert await recover(nexus.keepers)
+        await nexus.keepers.look()
         asked = {
             "name": "p",
             "spiffeidPattern": "^spiffe://spike.ist/x$",
             "pathPattern": "^x$",
             "permissions": ["read"],
         }
-        assert (await nexus.call(SUPERUSER, "/v1/acl/policy", asked))[0] == 200
+        acknowledged = asyncio.create_task(nexus.call(SUPERUSER, "/v1/acl/policy", asked))
+        await eventually(lambda: not nexus.vault.is_anchored)
+        assert not acknowledged.done()
         await nexus.keepers.look()
+        assert (await acknowledged)[0] == 200
     shutil.move(data, new)
     shutil.copytree(old, data)
     async with around.nexus(place=False) as nexus:

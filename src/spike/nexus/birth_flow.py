@@ -84,7 +84,7 @@ async def initialize(keepers: KeeperDesk, session: PasswordSession, birth: Birth
             the password that was given restores it. Backup places that failed are in the vault's `places`.
     """
     vault = keepers.vault
-    async with vault.lock:
+    async with vault.lock, keepers.lock:
         await require_unborn(vault)
         await require_free(keepers.links)
         conceived = await _conceive(keepers, session, birth)
@@ -102,8 +102,15 @@ async def initialize(keepers: KeeperDesk, session: PasswordSession, birth: Birth
 
 
 async def _miscarry(keepers: KeeperDesk, shares: NewSet | None) -> None:
-    if shares is not None:
-        shares.held.wipe()
+    """Take the shares back from the Keepers; not while it may be that the keyring that names them was written."""
+    if shares is None:
+        return
+    shares.held.wipe()
+    try:
+        unborn = await keepers.vault.store.get(KEYRING_ID) is None
+    except StoreError:
+        unborn = False
+    if unborn:
         await withdraw(keepers.links, shares.share_set.id)
 
 
@@ -168,7 +175,14 @@ async def _bring_forth(
     try:
         if conceived.shares is not None:
             check = ring.document.active_root.check
-            await deliver(keepers.links, conceived.shares, ring.root, check)
+            await deliver(
+                keepers.links,
+                conceived.shares,
+                ring.root,
+                check,
+                least=len(keepers.links),
+                anchor_raw=None,
+            )
         revision, raw = await vault.replace_keyring(
             ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
         )

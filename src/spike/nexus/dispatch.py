@@ -168,10 +168,16 @@ class Dispatcher:
                 assert_never(handler)
 
     async def _write(self, writing: Writing[Any], grant: Grant, message: Any) -> Message:
-        """Write; and write again what a change of keys overtook: the store refused it whole."""
+        """Write; and write again what a change of keys overtook: the store refused it whole.
+
+        Nothing is acknowledged before the anchor of each change of keys and rights so far is held.
+        """
         for _ in range(_OVERTAKEN_LIMIT):
             try:
-                return await writing.act(grant, self._vault.require_writable(), message)
+                answer = await writing.act(grant, self._vault.require_writable(), message)
             except FenceError:
                 await self._vault.settled()
+            else:
+                await self._vault.anchored()
+                return answer
         raise NotReadyError("the keys change faster than this can be written")

@@ -54,7 +54,9 @@ class KeeperDesk:
             KeeperView(link, KeeperState.UNKNOWN, "not looked at yet", None) for link in self.links
         )
         self._remarks: tuple[str, ...] = ()
-        self._lock = asyncio.Lock()
+        self.lock = asyncio.Lock()
+        """Held while Keepers are looked at or given anything: a look must not clear away what is just being staged."""
+        vault.has_keepers = bool(self.links)
 
     @property
     def held(self) -> HeldSet | None:
@@ -120,10 +122,10 @@ class KeeperDesk:
 
     async def look(self) -> None:
         """Look at every Keeper once and do what is due with each; all at the same time."""
-        async with self._lock:
+        async with self.lock:
             if not self.vault.is_open:
                 return
-            opened = self.vault.opened
+            opened, turn = self.vault.opened, self.vault.turn
             in_force = set_in_force(opened.document)
             if in_force is None:
                 return
@@ -134,7 +136,7 @@ class KeeperDesk:
                     *(self._tended(view, opened, in_force, anchor_raw) for view in self._views)
                 )
             )
-            self._judge(opened, in_force, anchor_raw)
+            self._judge(opened, in_force, anchor_raw, turn)
 
     def _pin(self, in_force: ShareSet) -> None:
         """Let nobody answer for a Keeper but who answered when its share was dealt."""
@@ -174,10 +176,10 @@ class KeeperDesk:
         match finding.step:
             case Step.SUPPLY:
                 await link.stage(share)
-                await link.commit(share, wanted.epoch)
+                await link.commit(wanted.store_id, wanted.lineage, wanted.set_id, wanted.epoch)
                 _log.warning("%s was given its share (it was %s)", link.name, finding.state)
             case Step.COMMIT:
-                await link.commit(share, wanted.epoch)
+                await link.commit(wanted.store_id, wanted.lineage, wanted.set_id, wanted.epoch)
                 _log.warning("%s has committed its share", link.name)
             case Step.ERASE_STAGED if look.staged is not None:
                 await link.erase(look.staged.claim.set_id)
@@ -190,12 +192,11 @@ class KeeperDesk:
             _log.log(level, "%s is %s%s", now.link.name, now.state, _because(now.detail))
         return now
 
-    def _judge(self, opened: Opened, in_force: ShareSet, anchor_raw: bytes) -> None:
-        """Draw from all views what none of them says alone."""
+    def _judge(self, opened: Opened, in_force: ShareSet, anchor_raw: bytes, turn: int) -> None:
+        """Draw from all views what none of them says alone. `turn` is that of the anchor they were given."""
         holding = sum(view.anchor == anchor_raw for view in self._views)
-        self.vault.note_keepers(
-            hold_anchor=holding >= len(in_force.members) - in_force.threshold + 1
-        )
+        enough = holding >= len(in_force.members) - in_force.threshold + 1
+        self.vault.note_keepers(turn, hold_anchor=enough)
         beyond = [view for view in self._views if _is_beyond(view, opened, anchor_raw)]
         foreign = [view for view in self._views if view.state is KeeperState.FOREIGN]
         if beyond or len(foreign) >= in_force.threshold:

@@ -138,17 +138,14 @@ class KeeperLink:
             ),
         )
 
-    async def commit(self, share: Share, epoch: int) -> None:
-        """Let it put the staged share in the place of the committed one.
+    async def commit(self, store_id: str, lineage: str, set_id: str, epoch: int) -> None:
+        """Let it put the staged share of a set in the place of the committed one.
 
         Raises:
             KeeperRefusedError: it holds what must not be replaced by this.
             UnreachableError, IdentityError, DeniedError, AnswerError: it does not answer as a Keeper does.
         """
-        label = share.label
-        asked = wire.CommitRequest(
-            store_id=label.store_id, lineage=label.lineage, set_id=label.set_id, epoch=epoch
-        )
+        asked = wire.CommitRequest(store_id=store_id, lineage=lineage, set_id=set_id, epoch=epoch)
         await self._client.ask(wire.COMMIT, asked)
 
     async def erase(self, set_id: str) -> None:

@@ -70,7 +70,10 @@ class KeeperLoop:
             await fetch_anew(desk)
         async with vault.lock:
             await drop(desk)
-        await self._ensure_set()
+        try:
+            await self._ensure_set()
+        except SpikeError as error:
+            _log.error("the Keepers have no new shares yet: %s", error.message)
         await desk.look()
 
     async def _ensure_set(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from spike.error import SpikeError
+from spike.error import NotFoundError, SpikeError
 from spike.lifecycle import refresh as rules
 from spike.lifecycle.keyring import Keyring, ShareMember, ShareSet
 from spike.lifecycle.rebuild import rebuild
@@ -23,7 +23,7 @@ from spike.lifecycle.share import HeldSet, Share, ShareError
 from spike.lifecycle.supply import KeeperState, judge
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.keeper_desk import KeeperDesk, wanted_of
-from spike.nexus.keeper_link import KeeperLink
+from spike.nexus.keeper_link import KeeperLink, Look
 from spike.nexus.vault import Opened, Vault
 
 _log: Final = logging.getLogger("spike.nexus.keeper")
@@ -102,65 +102,73 @@ async def require_free(links: Sequence[KeeperLink]) -> None:
             )
 
 
-async def deliver(links: Sequence[KeeperLink], new: NewSet, root: KeyMemory, check: str) -> None:
+async def deliver(
+    links: Sequence[KeeperLink],
+    new: NewSet,
+    root: KeyMemory,
+    check: str,
+    *,
+    least: int,
+    anchor_raw: bytes | None,
+) -> None:
     """Stage each Keeper's share, read all of them back, and rebuild the root key from what the Keepers hold.
 
+    At least `least` Keepers must give back what they were given; who does not is named and left out. Each is given the
+    anchor before it gives its share back: a Keeper that can bring the key back must also know how far the store had
+    come, and one that died in between knows neither.
+
     Raises:
-        RefusalError: KEEPER, a Keeper does not take its share or does not give it back; each is named.
+        RefusalError: KEEPER, too few do; what was wrong with the others.
     """
-    staged = await asyncio.gather(
-        *(link.stage(new.held.share(link.index)) for link in links), return_exceptions=True
+    brought = await asyncio.gather(
+        *(_brought(link, new.held.share(link.index), anchor_raw) for link in links),
+        return_exceptions=True,
     )
-    _require_all(links, staged, "does not take its share")
-    fetched = await asyncio.gather(
-        *(link.fetch(new.share_set.id) for link in links), return_exceptions=True
-    )
-    shares = [each for each in fetched if isinstance(each, Share)]
+    shares = [each for each in brought if isinstance(each, Share)]
+    trouble = {
+        link.name: each.message if isinstance(each, SpikeError) else type(each).__name__
+        for link, each in zip(links, brought, strict=True)
+        if isinstance(each, BaseException)
+    }
     try:
-        _require_all(links, fetched, "does not give its share back")
-        if len(shares) < len(links):
-            raise RefusalError(
-                Reason.KEEPER, "a Keeper has lost the share it was just given", _LOOK
-            )
-        _require_same(links, new, shares, root, check)
+        trouble |= _wrong(new, shares, root, check)
     finally:
         for share in shares:
             share.value.wipe()
+    told = "; ".join(f"{name} does not give back its share: {why}" for name, why in trouble.items())
+    if len(links) - len(trouble) < least:
+        raise RefusalError(Reason.KEEPER, told, _LOOK)
+    if told:
+        _log.error("left out of the new shares: %s", told)
 
 
-def _require_all(links: Sequence[KeeperLink], results: Sequence[object], what: str) -> None:
-    failed = [
-        f"{link.name} {what}: {result.message}"
-        for link, result in zip(links, results, strict=True)
-        if isinstance(result, SpikeError)
-    ]
-    if failed:
-        raise RefusalError(Reason.KEEPER, "; ".join(failed), _LOOK)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+async def _brought(link: KeeperLink, share: Share, anchor_raw: bytes | None) -> Share:
+    """Bring one Keeper its share and return what it gives back; the caller wipes that."""
+    await link.stage(share)
+    if anchor_raw is not None:
+        await link.look((), anchor_raw)
+    fetched = await link.fetch(share.label.set_id)
+    if fetched is None:
+        raise NotFoundError("it has lost the share it was just given")
+    return fetched
 
 
-def _require_same(
-    links: Sequence[KeeperLink], new: NewSet, shares: Sequence[Share], root: KeyMemory, check: str
-) -> None:
-    """Return if what the Keepers hold gives the root key, and each of them holds its own share."""
-    label = new.held.share(links[0].index).label
+def _wrong(new: NewSet, shares: Sequence[Share], root: KeyMemory, check: str) -> dict[str, str]:
+    """Return who does not hold its own share.
+
+    Raises:
+        RefusalError: KEEPER, what they hold does not give the root key.
+    """
+    label = new.held.share(new.share_set.members[0].index).label
     try:
         rebuilt = rebuild(new.share_set, label.store_id, label.lineage, check, shares)
     except ShareError as error:
-        raise RefusalError(
-            Reason.KEEPER,
-            f"what the Keepers hold does not give the root key: {error.message}",
-            _LOOK,
-        ) from error
+        why = f"what the Keepers hold does not give the root key: {error.message}"
+        raise RefusalError(Reason.KEEPER, why, _LOOK) from error
     with rebuilt.root as again, rebuilt.held:
-        good = again.same_as(root)
-    wrong = [f"Keeper {bad.index}" for bad in rebuilt.bad]
-    if wrong or not good:
-        raise RefusalError(
-            Reason.KEEPER, f"not what it was given: the share of {', '.join(wrong)}", _LOOK
-        )
+        if not again.same_as(root):
+            raise RefusalError(Reason.KEEPER, "what the Keepers hold is another root key", _LOOK)
+    return {f"Keeper {bad.index}": "it is not what it was given" for bad in rebuilt.bad}
 
 
 async def withdraw(links: Sequence[KeeperLink], set_id: str) -> None:
@@ -176,7 +184,7 @@ async def refresh(desk: KeeperDesk, actor: str, *, least: int) -> Opened:
         StoreError: the store failed.
     """
     vault = desk.vault
-    async with vault.lock:
+    async with vault.lock, desk.lock:
         document = vault.opened.document
         able = await _able(desk, document)
         if len(able) < least:
@@ -194,7 +202,7 @@ async def refresh(desk: KeeperDesk, actor: str, *, least: int) -> Opened:
             generation=document.active_root.number,
         )
         try:
-            return await _brought_in(desk, able, new, actor)
+            return await _brought_in(desk, able, new, actor, least)
         except BaseException:
             if desk.held is not new.held:
                 new.held.wipe()
@@ -202,7 +210,10 @@ async def refresh(desk: KeeperDesk, actor: str, *, least: int) -> Opened:
 
 
 async def _able(desk: KeeperDesk, document: Keyring) -> list[KeeperLink]:
-    """Return the Keepers that answer and hold nothing foreign."""
+    """Return the Keepers that answer and hold nothing foreign.
+
+    Who has the set in force staged only, as after a kill, commits it first: another set will be staged over it.
+    """
     looks = await asyncio.gather(*(link.look() for link in desk.links), return_exceptions=True)
     in_force = rules.set_in_force(document)
     able = []
@@ -217,20 +228,35 @@ async def _able(desk: KeeperDesk, document: Keyring) -> list[KeeperLink]:
         )
         if held_by_others:
             _log.warning("%s cannot take a new share: %s", link.name, finding.detail)
-        else:
+        elif await _has_committed(link, document, in_force, look):
             able.append(link)
     return able
 
 
+async def _has_committed(
+    link: KeeperLink, document: Keyring, in_force: ShareSet | None, look: Look
+) -> bool:
+    staged = look.staged
+    if in_force is None or staged is None or staged.claim.set_id != in_force.id:
+        return True
+    try:
+        await link.commit(document.store_id, document.lineage, in_force.id, document.epoch)
+    except SpikeError as error:
+        _log.warning("%s cannot take a new share: %s", link.name, error.message)
+        return False
+    return True
+
+
 async def _brought_in(
-    desk: KeeperDesk, able: Sequence[KeeperLink], new: NewSet, actor: str
+    desk: KeeperDesk, able: Sequence[KeeperLink], new: NewSet, actor: str, least: int
 ) -> Opened:
     vault = desk.vault
     opened = vault.opened
     root, check = opened.ring.root, opened.document.active_root.check
     await _advance(vault, rules.begun(opened.document, new.share_set, vault.moment(), actor))
     try:
-        await deliver(able, new, root, check)
+        anchor_raw = vault.opened.anchor_raw()
+        await deliver(able, new, root, check, least=least, anchor_raw=anchor_raw)
     except BaseException:
         await drop(desk)
         await withdraw(able, new.share_set.id)

@@ -30,9 +30,9 @@ class PlaceDesk:
         """Two writers of one file would tear it, and an older anchor could come to lie over a newer one."""
 
     @property
-    def all_failed(self) -> bool:
-        """Whether there are places and none of them holds the present anchor."""
-        return bool(self.states) and all(state.fault for state in self.states)
+    def one_holds(self) -> bool:
+        """Whether a place holds what was written last."""
+        return any(not state.fault for state in self.states)
 
     async def renew(self, store_id: str, backup_raw: bytes, anchor_raw: bytes) -> None:
         """Give every place a key backup and an anchor. A place that fails is reported, not fatal."""

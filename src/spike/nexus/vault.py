@@ -45,6 +45,8 @@ from spike.wire.go_time import UnixNs, go_time
 
 KEYRING_ID: Final = RecordId(KEYRING, "current")
 _NS_PER_S: Final = 1_000_000_000
+# How long an acknowledgement waits for somebody to hold an anchor: longer than one look at the Keepers takes.
+_ANCHOR_WAIT_S: Final = 10.0
 _log = logging.getLogger("spike.nexus.vault")
 
 
@@ -103,6 +105,12 @@ class Vault:
         self._places = PlaceDesk(places)
         # Held while one keyring takes another's place.
         self._swap_lock = asyncio.Lock()
+        self.has_keepers = False
+        """Whether Keepers keep anchors; set once by who looks after them."""
+        # Changes of keys and rights are counted; `_anchored` is the last one whose anchor is held outside of the store.
+        self._turn = 0
+        self._anchored = 0
+        self._anchor_news = asyncio.Event()
         # A keyring of which nobody knows whether it was written.
         self._uncertain: KeyRing | None = None
         self._opened: Opened | None = None
@@ -197,6 +205,7 @@ class Vault:
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
         self._opened = await self._drained(opened)
+        self._turn += 1
         self.changed.set()
         await self.renew_places()
         return self.opened
@@ -260,6 +269,7 @@ class Vault:
                 self._swap(self._uncertain, committed.revision, committed.blob)
             self._uncertain = None
             self._stops.discard(Stop.UNSURE)
+        await self.renew_places()
 
     async def _committed(self, ring: KeyRing) -> Record | None:
         """Tell whether a keyring was written though the answer was lost; stop writes where that cannot be known."""
@@ -277,6 +287,8 @@ class Vault:
 
     def _swap(self, ring: KeyRing, revision: Revision, raw: bytes) -> None:
         opened = self.opened
+        if ring.document.epoch != opened.document.epoch:
+            self._turn += 1
         self.changed.set()
         if ring.document.epoch == opened.document.epoch and ring.has_keys_of(opened.ring):
             self._opened = replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
@@ -312,13 +324,9 @@ class Vault:
         return replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
 
     async def renew_places(self) -> None:
-        """Give every backup place the present key backup and anchor.
-
-        While neither a place nor enough Keepers hold the present epoch's anchor an old copy of the store could not be
-        told from the present one, so writes are stopped until they do.
-        """
+        """Give every backup place the present key backup and anchor."""
         async with self._places.lock:
-            opened = self.opened
+            opened, turn = self.opened, self._turn
             # A backup made with a root key that is not the right one must not replace a good one.
             if not confirms_root(opened.document, opened.ring.root):
                 self.stop_writes(Stop.WRONG_KEY)
@@ -328,28 +336,78 @@ class Vault:
                 opened.keyring_raw, anchor_raw, self.moment(), opened.document, opened.ring.root
             )
             await self._places.renew(opened.document.store_id, backup_raw, anchor_raw)
-            self.note_keepers(hold_anchor=False)  # the next look at them says
+            self._judge_places(turn)
 
     async def renew_anchor(self) -> None:
-        """Give every place that holds the present backup the present anchor, after the access list has changed.
-
-        As in `renew_places`: when nothing holds the anchor writes are stopped.
-        """
+        """Take note that rights have changed, and give every place that holds the present backup the present anchor."""
+        self._turn += 1
         self.changed.set()
         async with self._places.lock:
-            opened = self.opened
+            opened, turn = self.opened, self._turn
             if not confirms_root(opened.document, opened.ring.root):
                 self.stop_writes(Stop.WRONG_KEY)
                 return
             await self._places.renew_anchor(opened.document.store_id, opened.anchor_raw())
-            self.note_keepers(hold_anchor=False)
+            self._judge_places(turn)
 
-    def note_keepers(self, *, hold_anchor: bool) -> None:
-        """Take note whether enough Keepers hold the present anchor: all but threshold - 1 of them."""
-        if self._places.all_failed and not hold_anchor:
-            self.stop_writes(Stop.NO_ANCHOR)
+    @property
+    def turn(self) -> int:
+        """The number of the last change of keys or rights. Read it together with what an anchor is made of."""
+        return self._turn
+
+    @property
+    def is_anchored(self) -> bool:
+        """Whether the anchor of the last change of keys and rights is held outside of the store."""
+        return self._anchored == self._turn
+
+    async def anchored(self) -> None:
+        """Return once the anchor of every change of keys and rights until now is held outside of the store.
+
+        Until then an old copy of the store could not be told from the present one: nothing may be acknowledged.
+
+        Raises:
+            NotReadyError: neither a backup place nor enough Keepers take it; what was to be acknowledged may be done.
+        """
+        turn = self._turn
+        if self._anchored >= turn or not self._is_guarded:
+            return
+        # Without Keepers nothing but the places could take it, and these have been tried.
+        patience_s = 0 if Stop.NO_ANCHOR in self._stops and not self.has_keepers else _ANCHOR_WAIT_S
+        try:
+            async with asyncio.timeout(patience_s):
+                while self._anchored < turn:
+                    await self._anchor_news.wait()
+        except TimeoutError:
+            raise NotReadyError(f"it may be done, but {Stop.NO_ANCHOR}") from None
+
+    def note_keepers(self, turn: int, *, hold_anchor: bool) -> None:
+        """Take note whether enough Keepers hold the anchor of a turn: all but threshold - 1 of them."""
+        if hold_anchor:
+            self._note_anchored(turn)
+        elif not self._places.one_holds:
+            self._miss_anchor()
+
+    @property
+    def _is_guarded(self) -> bool:
+        """Whether anything outside of the store keeps anchors. A store that keeps nothing needs none."""
+        return bool(self._places.states) or self.has_keepers
+
+    def _judge_places(self, turn: int) -> None:
+        if self._places.one_holds:
+            self._note_anchored(turn)
         else:
+            self._miss_anchor()
+
+    def _note_anchored(self, turn: int) -> None:
+        self._anchored = max(self._anchored, turn)
+        if self._anchored == self._turn:
             self._stops.discard(Stop.NO_ANCHOR)
+        self._anchor_news.set()
+        self._anchor_news = asyncio.Event()
+
+    def _miss_anchor(self) -> None:
+        if self._is_guarded:
+            self.stop_writes(Stop.NO_ANCHOR)
 
     async def close(self) -> None:
         """Wipe every key. The store is closed by who opened it."""
