@@ -34,7 +34,8 @@ CIPHERER = "spiffe://spike.ist/workload/cipherer"
 PARTNER = "spiffe://partner.example/workload/web"
 
 # Who gets past authorization. A policy gives READER read and list on ^open/ and on the secret list, and
-# OPERATOR write, read and list on the access control path, CIPHERER execute on the cipher path. Get-many answers whoever may read any path at all.
+# OPERATOR write, read and list on the access control path, CIPHERER execute on the cipher path. Get-many answers
+# whoever may read any path at all.
 MAY = {
     "secret put": {SUPERUSER},
     "secret get": {SUPERUSER, READER},
