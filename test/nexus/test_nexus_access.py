@@ -204,3 +204,22 @@ def _answered(port: int, context: ssl.SSLContext, target: str) -> bool:
         except (ssl.SSLError, ConnectionError, http.client.RemoteDisconnected):
             return False
     return True
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+async def test_nothing_of_a_strangers_body_is_awaited(nexus: RunningNexus, call: AnyCall) -> None:
+    if MAY[call.name] == {"everyone"}:
+        return
+    head = (
+        f"POST {call.target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+        "Content-Length: 60000\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", nexus.server.port, ssl=nexus.context_of(WORKLOAD)
+    )
+    try:
+        writer.write(head.encode())
+        line = await asyncio.wait_for(reader.readline(), 10)
+    finally:
+        writer.close()
+    assert line.split()[1] == b"401"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 from typing import Any
 
 import msgspec
@@ -9,9 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from size import size
+from size import record, seed, size
 from spike.error import FormatError, InputError
 from spike.wire import go_json
+from spike.wire.call import CALLS
+from spike.wire.keeper import KEEPER_CALLS
 from spike.wire.message import Empty, GoInt, Message, Octet
 from spike.wire.secret import SecretGetRequest, SecretPutRequest, SecretVersionsRequest
 
@@ -294,3 +298,46 @@ def test_what_go_clients_send_is_read_the_fast_way(monkeypatch: pytest.MonkeyPat
     go_json.decode_untrusted(SecretPutRequest, b'{"path":"a","values":{"k":"v"}}')
     go_json.decode_untrusted(SecretVersionsRequest, b'{"path":"a","versions":[1,2]}')
     go_json.decode_untrusted(Empty, b"{}")
+
+
+ODD: tuple[str, ...] = (
+    *("null", "true", "0", "-1", "255", "1.5", "1e2", "9" * 21, "1" + "0" * 4000, '""', '"AA=="'),
+    *('"x"', '"00"', "[]", "{}", "[1.5]", "[[1.5]]", '{"1":1.5}', "[null]", '{"a":[1e400]}'),
+)
+MESSAGES = tuple(
+    {message for call in (*CALLS, *KEEPER_CALLS) for message in (call.request, call.answer)}
+)
+
+
+def odd_body(chance: random.Random, message: type[Message], depth: int = 0) -> str:
+    """Return an object with fields of the message, of others, and values of any kind."""
+    names = [*message.__struct_encode_fields__, "unknown", *message.__struct_encode_fields__]
+    fields = [
+        f'"{chance.choice(names)}":{odd_value(chance, message, depth)}'
+        for _ in range(chance.randrange(5))
+    ]
+    return "{" + ",".join(fields) + "}"
+
+
+def odd_value(chance: random.Random, message: type[Message], depth: int) -> str:
+    kind = chance.random()
+    if depth > 3 or kind < 0.6:
+        return chance.choice(ODD)
+    if kind < 0.8:
+        items = (odd_value(chance, message, depth + 1) for _ in range(chance.randrange(4)))
+        return "[" + ",".join(items) + "]"
+    return odd_body(chance, message, depth + 1)
+
+
+def test_no_value_of_any_kind_anywhere_brings_about_another_error() -> None:
+    number, rounds = seed(), size(test=20_000, proof=1_000_000)
+    print("seed", number)
+    chance = random.Random(number)
+    for _ in range(rounds):
+        message = chance.choice(MESSAGES)
+        body = odd_body(chance, message).encode()
+        with contextlib.suppress(InputError, FormatError):
+            go_json.decode_untrusted(message, body)
+        with contextlib.suppress(FormatError):
+            go_json.decode_answer_untrusted(message, body)
+    record("odd values in every message", rounds, "only their documented errors", seed=number)

@@ -1,6 +1,6 @@
 """From a request to its handler: the one way in, in the order of the wire contract.
 
-    method → readiness → route → body limit → authentication → authorization → parse → validate → act
+    method → readiness → route → authentication → authorization → body limit → parse → validate → act
 
 * The peer was authenticated by the TLS handshake; the server hands it over with the request.
 * A handler's first parameter is what only spike.policy.access can make: a call cannot be written that acts without
@@ -109,8 +109,7 @@ class Dispatcher:
         handler = self._handlers[call.name]
         if isinstance(handler, InTwoForms):
             return await self._answer_in_its_form(call, handler, request)
-        body = await request.body(self._body_limit_bytes)
-        decision = self._authorized(call, request)
+        decision, body = await self._authorized_body(call, request, self._body_limit_bytes)
         message = decode_untrusted(call.request, body, self._body_limit_bytes)
         return Response(200, encode(await self._act(call, handler, decision, message)))
 
@@ -123,8 +122,7 @@ class Dispatcher:
     ) -> Response:
         is_raw = request.header(b"content-type") == _RAW
         limit_bytes = handler.raw_limit_bytes if is_raw else handler.limit_bytes
-        body = await request.body(limit_bytes)
-        grant = self._authorized(call, request)
+        grant, body = await self._authorized_body(call, request, limit_bytes)
         if isinstance(grant, NeedsPath):
             raise TypeError(f"{call.name} names its path in its body")
         if is_raw:
@@ -132,10 +130,28 @@ class Dispatcher:
         message = decode_untrusted(call.request, body, limit_bytes)
         return Response(200, encode(await handler.act(grant, message)))
 
-    def _authorized(self, call: AnyCall, request: Request) -> Grant | NeedsPath:
-        peer = request.peer.id
+    async def _authorized_body(
+        self, call: AnyCall, request: Request, limit_bytes: int
+    ) -> tuple[Grant | NeedsPath, bytes]:
+        """Decide, and only then let a body come in: nobody without a right takes up memory.
+
+        A body may be long on its way: if the policies were others when it had come, these decide.
+        """
+        policies = self._policies()
+        decision = self._authorized(call, request, policies)
+        body = await request.body(limit_bytes)
+        if self._policies() is not policies:
+            decision = self._authorized(call, request, self._policies())
+        return decision, body
+
+    def _policies(self) -> CompiledPolicies:
         believed = self._vault.is_open and self._service.believes_policies
-        policies = self._vault.opened.policies.compiled if believed else _NO_POLICIES
+        return self._vault.opened.policies.compiled if believed else _NO_POLICIES
+
+    def _authorized(
+        self, call: AnyCall, request: Request, policies: CompiledPolicies
+    ) -> Grant | NeedsPath:
+        peer = request.peer.id
         decision = authorize(call, peer, self._roles_of(peer), policies)
         if isinstance(decision, Denied):
             raise _DeniedError(call, decision)

@@ -117,6 +117,9 @@ class KeeperDesk:
         except SpikeError as error:
             _log.warning("%s bears no witness: %s", link.name, error.message)
             return None
+        except Exception:  # noqa: BLE001  whatever one Keeper brings about must not silence the others
+            _log.exception("%s has brought about a fault", link.name)
+            return None
         committed = look.committed
         return Witness(link.name, look.anchor, None if committed is None else committed.claim)
 
@@ -164,6 +167,11 @@ class KeeperDesk:
             state = KeeperState.UNREACHABLE if unreachable else KeeperState.SUSPECT
             # Whether it still keeps the anchor is not known.
             now = replace(view, state=state, detail=error.message, anchor=None)
+            return self._told(view, now)
+        except Exception:  # noqa: BLE001  whatever one Keeper brings about must not spare the others
+            _log.exception("%s has brought about a fault", link.name)
+            why = "what it answers brought about a fault of ours; see the log"
+            now = replace(view, state=KeeperState.SUSPECT, detail=why, anchor=None)
             return self._told(view, now)
         return self._told(
             view, replace(view, state=finding.state, detail=finding.detail, anchor=look.anchor)

@@ -171,6 +171,10 @@ async def _ask(link: KeeperLink, share_set: ShareSet, testimony: _Testimony) -> 
     except SpikeError as error:
         testimony.trouble[link.index] = error.message
         return
+    except Exception:  # noqa: BLE001  whatever one Keeper brings about must not keep the others away
+        _log.exception("%s has brought about a fault", link.name)
+        testimony.trouble[link.index] = "what it answers brought about a fault of ours; see the log"
+        return
     if look.anchor is not None:
         testimony.anchors.append((link.name, look.anchor))
     if look.committed is not None:

@@ -179,6 +179,8 @@ def _normal(value: object, wanted: inspect.Type) -> bytes:
             return b"[%b]" % b",".join(_normal(item, item_type) for item in value)
         case _, _Pairs():
             return b"{}"  # an object where none is wanted, whatever it holds
+        case _, list():
+            return b"[]"  # likewise
         case _, _NotInteger():
             return b"0.5"  # a number that fits no field
         case _:
