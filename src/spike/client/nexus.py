@@ -12,6 +12,7 @@ from typing import Final, Protocol, Self
 
 from spike.client.answer import raw_of
 from spike.client.caller import ANSWER_TIMEOUT_S, A, Exchange, Q
+from spike.client.key import KeyCalls
 from spike.client.pool import Body, Pool
 from spike.client.root_key import PasswordFor, RootKeyCalls, ShardOf
 from spike.client.setting import ClientSetting
@@ -55,7 +56,7 @@ class Source(Protocol):
         """Stop."""
 
 
-class NexusClient(RootKeyCalls):
+class NexusClient(RootKeyCalls, KeyCalls):
     """Speaks with one Nexus under this process's SPIFFE identity.
 
         with NexusClient.from_environment() as nexus:

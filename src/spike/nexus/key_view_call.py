@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from spike.error import InputError
+from spike.error import InputError, NotFoundError
 from spike.lifecycle.census import Tally
 from spike.lifecycle.keyring import Event, Keyring
 from spike.lifecycle.state import Transition
@@ -95,7 +95,7 @@ class KeyViewCalls:
             await self._verifier.stop(f"stopped by {grant.peer}")
             run, started = self._verifier.last, False
             if run is None:
-                raise InputError("no verification has run since Nexus was started")
+                raise NotFoundError("no verification has run since Nexus was started")
         else:
             run, started = self._verifier.start(str(grant.peer))
         return KeyVerifyAnswer(started, verification_of(run, 0))
@@ -114,7 +114,7 @@ def verification_of(run: Run, findings_after: int) -> Verification:
     """Return a verification as it is told on the wire, with the findings behind those the caller has."""
     tally = run.tally
     until_s = asyncio.get_running_loop().time() if run.is_running else run.ended_s
-    rate = tally.scanned / max(until_s - run.began_s, 0.001)
+    rate = tally.scanned / max(until_s - run.round_began_s, 0.001)
     left = max(run.expected - tally.scanned, 0)
     page = tally.named[findings_after : findings_after + FINDING_PAGE]
     return Verification(
@@ -129,6 +129,7 @@ def verification_of(run: Run, findings_after: int) -> Verification:
         vanished=tally.vanished,
         size_bytes=tally.size_bytes,
         rate_per_s=round(rate),
+        round=run.round,
         bad_by_reason={reason.value: count for reason, count in sorted(tally.bad.items())},
         ended_at=GoTime(run.ended_at) if run.ended_at else None,
         left_s=round(left / rate) if run.is_running and rate else None,

@@ -38,17 +38,21 @@ class Outcome(StrEnum):
 
 @dataclass(slots=True)
 class Run:
-    """One verification. `began_s` and `ended_s` are of the clock that only goes forward."""
+    """One verification. What ends in `_s` is of the clock that only goes forward.
+
+    `round`: how often it has begun to look at everything; `tally` is of that round.
+    """
 
     id: str
     actor: str
     started_at: str
-    began_s: float
     outcome: Outcome = Outcome.RUNNING
     detail: str = ""
     ended_at: str = ""
     ended_s: float = 0.0
     expected: int = 0
+    round: int = 1
+    round_began_s: float = 0.0
     tally: Tally = field(default_factory=Tally)
 
     @property
@@ -72,7 +76,7 @@ class Verifier:
         """Begin a verification, or join the one that runs; return it, and whether it was begun now."""
         if self.last is not None and self.last.is_running:
             return self.last, False
-        run = Run(secrets.token_hex(8), actor, self._vault.moment(), _now_s())
+        run = Run(secrets.token_hex(8), actor, self._vault.moment())
         self.last = run
         self._task = asyncio.create_task(self._carry_out(run))
         return run, True
@@ -107,9 +111,9 @@ class Verifier:
 
     async def _pass(self, run: Run) -> None:
         """Look at everything; and once more if the keys in force changed on the way."""
-        for _ in range(_PASSES):
+        for run.round in range(1, _PASSES + 1):
             before = _keys_of(self._vault.opened.document)
-            run.tally = Tally()
+            run.tally, run.round_began_s = Tally(), _now_s()
             begun = VerificationPass(self._vault, run.tally, self._sealed)
             run.expected = await begun.expect()
             await begun.run()

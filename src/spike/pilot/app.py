@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "init": Entry("spike.pilot.command.init:init", "Make the root key of a new store."),
     "status": Entry("spike.pilot.command.status:status", "Say whether the key would come back."),
     "keeper": Entry("spike.pilot.command.keeper:keeper", "Look after those who hold shares."),
+    "key": Entry("spike.pilot.command.key:key", "Look at the keys; verify what is stored."),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
     "operator": Entry(
         "spike.pilot.command.operator:operator", "Hand out and bring recovery shards."

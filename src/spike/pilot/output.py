@@ -51,6 +51,12 @@ def show(data: object, output_format: Format, human: Iterable[str]) -> None:
             click.echo(text.removesuffix("...\n"), nl=False)  # what ends a lone scalar
 
 
+def show_line(data: object) -> None:
+    """Write one JSON object to standard output, on a line of its own and at once: one of a stream."""
+    click.echo(_escaped(json.dumps(data, ensure_ascii=False)))
+    sys.stdout.flush()
+
+
 def note(text: str) -> None:
     """Tell a person something that is no data: standard error."""
     click.echo(printable(text, terminal=sys.stderr.isatty()), err=True)

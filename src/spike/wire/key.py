@@ -115,7 +115,8 @@ class Verification(Message, frozen=True, omit_defaults=True):
     `state`: running, good (everything opens and fits together), bad (something does not), stopped or failed (then
     `detail` says why, and nothing follows about what was not looked at). `scanned` = `good` + `bad` + `vanished`;
     `bad` is the sum of `bad_by_reason`. `expected` is how many records there were when it began. `findings` begin
-    behind those the caller has; `unnamed` is how many bad records were counted and not kept by name.
+    behind those the caller has; `unnamed` is how many bad records were counted and not kept by name. `round` grows
+    when keys changed under it and it began to look at everything anew: then counts and findings begin anew, too.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Verification(Message, frozen=True, omit_defaults=True):
     vanished: GoInt
     size_bytes: GoInt
     rate_per_s: GoInt
+    round: GoInt
     bad_by_reason: dict[str, GoInt] = msgspec.field(default_factory=dict)
     ended_at: GoTime | None = None
     left_s: GoInt | None = None

@@ -76,9 +76,20 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
         yield f"  Storage {answer.storage.engine}: {health}{_detail(answer.storage.detail)}"
         for kind, count in sorted(answer.storage.records.items()):
             yield f"    {kind}: {count}"
+    if answer.state == "open":
+        yield _verified(answer)
     for measure in answer.memory or ():
         applied = "in force" if measure.applied else "NOT IN FORCE"
         yield f"  Memory, {measure.name}: {applied}{_detail(measure.detail)}"
+
+
+def _verified(answer: StatusAnswer) -> str:
+    last = answer.verification
+    if last is None:
+        return "  Verified: not since Nexus was started (spike key verify)"
+    when = f"{last.started_at} by {last.started_by}"
+    counts = f"{last.scanned} scanned, {last.good} good, {last.bad} BAD, {last.vanished} vanished"
+    return f"  Verified: {last.state}{_detail(last.detail)}, {when}, {counts}"
 
 
 def keeper_lines(answer: StatusAnswer) -> Iterator[str]:

@@ -1,0 +1,49 @@
+"""The client's calls that look at keys and at what is stored under them."""
+
+from __future__ import annotations
+
+from spike.client.caller import Caller
+from spike.wire import call as calls
+from spike.wire.key import (
+    KeyGeneration,
+    KeyHistoryAnswer,
+    KeyHistoryRequest,
+    KeyStatusRequest,
+    KeyVerifyAnswer,
+    KeyVerifyRequest,
+    Verification,
+)
+from spike.wire.message import Empty
+
+
+class KeyCalls(Caller):
+    """The part of `spike.client.nexus.NexusClient` that looks at keys. For the superuser role."""
+
+    def list_keys(self) -> list[KeyGeneration]:
+        """Return every generation of every key, the root key first."""
+        return self._read(calls.KEY_LIST, Empty(), "key list").keys
+
+    def get_key_history(self, limit: int = 0) -> KeyHistoryAnswer:
+        """Return the newest lifecycle events (1 to 1,000; 0 = 100), newest last, and where their chain is broken."""
+        return self._read(calls.KEY_HISTORY, KeyHistoryRequest(limit), "key history")
+
+    def start_verification(self) -> KeyVerifyAnswer:
+        """Begin to verify all that is stored, or join the verification that runs."""
+        # Repeatable: a second start joins the first.
+        return self._read(calls.KEY_VERIFY, KeyVerifyRequest(), "key verify")
+
+    def stop_verification(self) -> KeyVerifyAnswer:
+        """End the verification that runs; return it, or the last one.
+
+        Raises:
+            NotFoundError: there was none since Nexus has started.
+        """
+        return self._read(calls.KEY_VERIFY, KeyVerifyRequest(stop=True), "key verify")
+
+    def get_verification(self, findings_after: int = 0) -> Verification | None:
+        """Return the verification that runs or the last one, with the findings behind the first so many.
+
+        None: there was none since Nexus has started.
+        """
+        request = KeyStatusRequest(findings_after)
+        return self._read(calls.KEY_STATUS, request, "key status").verification
