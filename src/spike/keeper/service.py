@@ -24,8 +24,14 @@ from spike.spiffe.workload_source import X509Source
 
 _log = logging.getLogger("spike.keeper.service")
 
-# Its callers are few Nexus, one connection a call, a call every few seconds.
-LIMITS: Final = Limits(max_connections=64, max_connections_per_identity=32)
+# Its callers are few Nexus, one connection a call, a call every few seconds. Who has no identity at all can only take
+# up handshakes: these go fast under pressure, so that a Nexus gets in within its deadline.
+LIMITS: Final = Limits(
+    max_connections=64,
+    max_connections_per_identity=32,
+    max_handshakes=512,
+    handshake_pressure_s=0.25,
+)
 _DRAIN_S: Final = 5.0
 
 

@@ -10,12 +10,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from spike.error import SpikeError, UnreachableError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle.anchor import Anchor
 from spike.lifecycle.keyring import Keyring, ShareSet
 from spike.lifecycle.refresh import set_in_force, staged_set
+from spike.lifecycle.ring import confirms_root
 from spike.lifecycle.share import HeldSet
 from spike.lifecycle.supply import Finding, KeeperState, Step, Wanted, judge
 from spike.lifecycle.witness import Witness
@@ -26,6 +28,8 @@ from spike.spiffe.id import SpiffeId
 from spike.wire.own import StatusKeeper
 
 _log = logging.getLogger("spike.nexus.keeper")
+_VISIT_S: Final = 6.0
+"""For all exchanges of one look with one Keeper: who is slow must not hold up the others' anchors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,22 @@ class KeeperView:
     state: KeeperState
     detail: str
     anchor: bytes | None
+
+
+@dataclass(slots=True)
+class _Visit:
+    """One look at all Keepers: what they are held against, and how many keep the anchor so far."""
+
+    opened: Opened
+    in_force: ShareSet
+    anchor_raw: bytes
+    turn: int
+    holding: int = 0
+
+    @property
+    def enough(self) -> int:
+        """How many have to keep an anchor: all but threshold - 1."""
+        return len(self.in_force.members) - self.in_force.threshold + 1
 
 
 class KeeperDesk:
@@ -132,14 +152,16 @@ class KeeperDesk:
             in_force = set_in_force(opened.document)
             if in_force is None:
                 return
+            if not confirms_root(opened.document, opened.ring.root):
+                # An anchor made with another key would take a good one's place.
+                self.vault.stop_writes(Stop.WRONG_KEY)
+                return
             self._pin(in_force)
-            anchor_raw = opened.anchor_raw()
+            visit = _Visit(opened, in_force, opened.anchor_raw(), turn)
             self._views = tuple(
-                await asyncio.gather(
-                    *(self._tended(view, opened, in_force, anchor_raw) for view in self._views)
-                )
+                await asyncio.gather(*(self._tended(view, visit) for view in self._views))
             )
-            self._judge(opened, in_force, anchor_raw, turn)
+            self._judge(visit)
 
     def _pin(self, in_force: ShareSet) -> None:
         """Let nobody answer for a Keeper but who answered when its share was dealt."""
@@ -148,34 +170,41 @@ class KeeperDesk:
             if identity := identities.get(link.index):
                 link.pin(SpiffeId.parse_untrusted(identity))
 
-    async def _tended(
-        self, view: KeeperView, opened: Opened, in_force: ShareSet, anchor_raw: bytes
-    ) -> KeeperView:
-        link = view.link
-        wanted = wanted_of(opened.document, in_force, link.index)
-        held = self._held
-        ours = () if held is None or held.set_id != in_force.id else (held,)
+    async def _tended(self, view: KeeperView, visit: _Visit) -> KeeperView:
+        """Look at one Keeper and give it what it lacks, in bounded time."""
         try:
-            look = await link.look(ours, anchor_raw)
-            finding = judge(wanted, look.committed, look.staged)
-            if finding.step is not Step.NOTHING and ours:
-                await self._act(link, finding, ours[0], wanted, look)
-                again = await link.look(ours, anchor_raw)
-                finding, look = _after(finding, judge(wanted, again.committed, again.staged)), again
+            async with asyncio.timeout(_VISIT_S):
+                now = await self._visited(view, visit)
+        except TimeoutError:
+            now = _lost(view, KeeperState.UNREACHABLE, "it takes too long to answer")
+        except UnreachableError as error:
+            now = _lost(view, KeeperState.UNREACHABLE, error.message)
         except SpikeError as error:
-            unreachable = isinstance(error, UnreachableError)
-            state = KeeperState.UNREACHABLE if unreachable else KeeperState.SUSPECT
-            # Whether it still keeps the anchor is not known.
-            now = replace(view, state=state, detail=error.message, anchor=None)
-            return self._told(view, now)
+            now = _lost(view, KeeperState.SUSPECT, error.message)
         except Exception:  # noqa: BLE001  whatever one Keeper brings about must not spare the others
-            _log.exception("%s has brought about a fault", link.name)
+            _log.exception("%s has brought about a fault", view.link.name)
             why = "what it answers brought about a fault of ours; see the log"
-            now = replace(view, state=KeeperState.SUSPECT, detail=why, anchor=None)
-            return self._told(view, now)
-        return self._told(
-            view, replace(view, state=finding.state, detail=finding.detail, anchor=look.anchor)
-        )
+            now = _lost(view, KeeperState.SUSPECT, why)
+        return self._told(view, now)
+
+    async def _visited(self, view: KeeperView, visit: _Visit) -> KeeperView:
+        link, held, in_force = view.link, self._held, visit.in_force
+        wanted = wanted_of(visit.opened.document, in_force, link.index)
+        ours = () if held is None or held.set_id != in_force.id else (held,)
+        look = await link.look(ours, visit.anchor_raw)
+        self._hear(visit, look)
+        finding = judge(wanted, look.committed, look.staged)
+        if finding.step is not Step.NOTHING and ours:
+            await self._act(link, finding, ours[0], wanted, look)
+            again = await link.look(ours, visit.anchor_raw)
+            finding, look = _after(finding, judge(wanted, again.committed, again.staged)), again
+        return replace(view, state=finding.state, detail=finding.detail, anchor=look.anchor)
+
+    def _hear(self, visit: _Visit, look: Look) -> None:
+        """Take note of an anchor as soon as enough keep it: writes wait for that, not for the last one."""
+        visit.holding += look.anchor == visit.anchor_raw
+        if visit.holding == visit.enough:
+            self.vault.note_keepers(visit.turn, hold_anchor=True)
 
     async def _act(
         self, link: KeeperLink, finding: Finding, held: HeldSet, wanted: Wanted, look: Look
@@ -200,17 +229,19 @@ class KeeperDesk:
             _log.log(level, "%s is %s%s", now.link.name, now.state, _because(now.detail))
         return now
 
-    def _judge(self, opened: Opened, in_force: ShareSet, anchor_raw: bytes, turn: int) -> None:
-        """Draw from all views what none of them says alone. `turn` is that of the anchor they were given."""
-        holding = sum(view.anchor == anchor_raw for view in self._views)
-        enough = holding >= len(in_force.members) - in_force.threshold + 1
-        self.vault.note_keepers(turn, hold_anchor=enough)
-        beyond = [view for view in self._views if _is_beyond(view, opened, anchor_raw)]
+    def _judge(self, visit: _Visit) -> None:
+        """Draw from all views what none of them says alone."""
+        opened, in_force = visit.opened, visit.in_force
+        holding = [view for view in self._views if view.anchor == visit.anchor_raw]
+        self.vault.note_keepers(visit.turn, hold_anchor=len(holding) >= visit.enough)
+        beyond = [view for view in self._views if _is_beyond(view, opened, visit.anchor_raw)]
         foreign = [view for view in self._views if view.state is KeeperState.FOREIGN]
         if beyond or len(foreign) >= in_force.threshold:
             self.vault.stop_writes(Stop.OVERTAKEN)
+        lacking = [v for v in self._views if v.state is KeeperState.CURRENT and v not in holding]
         self._remarks = (
             *(f"{v.link.name} keeps an anchor that is beyond this store" for v in beyond),
+            *(f"{v.link.name} does not keep the newest anchor" for v in lacking),
             *self._difference(in_force),
             *self._unpinned(in_force),
         )
@@ -247,6 +278,11 @@ def wanted_of(document: Keyring, in_force: ShareSet | None, index: int) -> Wante
         index=index,
         staged_set_id="" if staged is None else staged.id,
     )
+
+
+def _lost(view: KeeperView, state: KeeperState, why: str) -> KeeperView:
+    """Return the view of a Keeper that was not heard out. Whether it still keeps an anchor is not known."""
+    return replace(view, state=state, detail=why, anchor=None)
 
 
 def _after(before: Finding, now: Finding) -> Finding:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
+from collections.abc import Awaitable
 from typing import Final
 
 from spike.error import SpikeError
-from spike.lifecycle.refresh import is_in_progress, set_in_force
+from spike.lifecycle.refresh import set_in_force
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_recovery import fetch_anew, recover
 from spike.nexus.keeper_refresh import drop, refresh
@@ -33,18 +35,16 @@ class KeeperLoop:
     def __init__(self, desk: KeeperDesk) -> None:
         self._desk = desk
         self._pause_s = FIRST_PAUSE_S
+        # A refresh that fails is tried again with growing pauses: each try writes to the store.
+        self._refresh_pause_s = FIRST_PAUSE_S
+        self._no_refresh_before_s = 0.0
 
     async def run(self) -> None:
         """Go on until cancelled."""
         changed = self._desk.vault.changed
         while True:
             changed.clear()
-            try:
-                await self._turn()
-            except SpikeError as error:
-                _log.error("the Keepers are looked at again later: %s", error.message)
-            except Exception:  # noqa: BLE001  a loop that ends would be missed by nobody
-                _log.exception("the loop over the Keepers failed; it goes on")
+            await self._turn()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(changed.wait(), self._pause())
                 await asyncio.sleep(_LEAST_PAUSE_S)
@@ -57,31 +57,47 @@ class KeeperLoop:
         return pause_s
 
     async def _turn(self) -> None:
-        """Do once what is due."""
-        desk, vault = self._desk, self._desk.vault
-        if not vault.is_open and not await recover(desk):
+        """Do once what is due; what fails keeps nothing else from being done."""
+        if not self._desk.vault.is_open:
+            await self._try(recover(self._desk))
+        if not self._desk.vault.is_open:
             return
-        await vault.settle()
-        if vault.opened.document.outbox:
-            await vault.drain()
-        if not desk.links:
-            return
-        if Stop.WRONG_KEY in vault.stops:
-            await fetch_anew(desk)
-        async with vault.lock:
-            await drop(desk)
+        await self._try(self._desk.vault.settle())
+        await self._try(self._mend())
+        await self._try(self._end_refresh())
+        await self._try(self._desk.vault.drain())
+        if self._desk.links:
+            await self._try(self._ensure_set())
+            await self._try(self._desk.look())
+
+    async def _try(self, work: Awaitable[object]) -> None:
         try:
-            await self._ensure_set()
+            await work
         except SpikeError as error:
-            _log.error("the Keepers have no new shares yet: %s", error.message)
-        await desk.look()
+            _log.error("tried again later: %s", error.message)
+        except Exception:  # noqa: BLE001  a loop that ends would be missed by nobody
+            _log.exception("the loop over the Keepers met a fault; it goes on")
+
+    async def _mend(self) -> None:
+        """Fetch the keys again if one in memory is not what it was."""
+        if self._desk.links and Stop.WRONG_KEY in self._desk.vault.stops:
+            await fetch_anew(self._desk)
+
+    async def _end_refresh(self) -> None:
+        """End a refresh that was killed, or whose store failed, also where the Keepers are no longer configured."""
+        async with self._desk.vault.lock:
+            await drop(self._desk)
 
     async def _ensure_set(self) -> None:
         """See that Nexus knows the set in force: after a restore it does not, and deals a new one."""
         desk = self._desk
         in_force = set_in_force(desk.vault.opened.document)
         known = desk.held is not None and in_force is not None and desk.held.set_id == in_force.id
-        if known or is_in_progress(desk.vault.opened.document):
+        if known or time.monotonic() < self._no_refresh_before_s:
             return
+        pause_s = self._refresh_pause_s
+        self._no_refresh_before_s = time.monotonic() + pause_s
+        self._refresh_pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
         opened = await refresh(desk, _ACTOR, least=desk.setting.threshold)
+        self._refresh_pause_s, self._no_refresh_before_s = FIRST_PAUSE_S, 0.0
         _log.warning("the Keepers have new shares since epoch %d", opened.document.epoch)

@@ -1,6 +1,6 @@
 """Unattended recovery: a Nexus that lost its memory gets the root key back from its Keepers, with nobody awake.
 
-Each attempt asks all Keepers at once and goes on as soon as enough have answered:
+Each attempt asks all Keepers at once, and once the key is there waits a moment for the others:
 
 1. The keyring in the store is a hint: it names the share set, its members and the check value.
 2. Keepers give their shares, what they say they have committed, and the anchor they keep.
@@ -42,6 +42,8 @@ from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.protocol import Record
 
 _log = logging.getLogger("spike.nexus.keeper")
+_HEARING_S: Final = 1.0
+"""How long Keepers that have not answered yet are waited for once the key is there."""
 _OTHERWISE: Final = (
     "a password (spike restore) or recovery shards (spike operator restore) bring it back, too"
 )
@@ -155,6 +157,8 @@ async def _rebuilt(
                 continue
             rebuilt = _try_rebuild(desk, hint, share_set, testimony.shares)
             if rebuilt is not None:
+                # The key is there. Who else keeps an anchor is heard, too: the newest may be his.
+                await asyncio.wait(asked, timeout=_HEARING_S)
                 return rebuilt
     finally:
         for task in asked:

@@ -24,6 +24,7 @@ from spike.error import (
 from spike.lifecycle import anchor, backup, history, keyring
 from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.ring import KeyRing, confirms_root
+from spike.nexus.anchor_gate import AnchorGate
 from spike.nexus.history_book import appended
 from spike.nexus.place import Place
 from spike.nexus.place_desk import PlaceDesk, PlaceState
@@ -107,10 +108,7 @@ class Vault:
         self._swap_lock = asyncio.Lock()
         self.has_keepers = False
         """Whether Keepers keep anchors; set once by who looks after them."""
-        # Changes of keys and rights are counted; `_anchored` is the last one whose anchor is held outside of the store.
-        self._turn = 0
-        self._anchored = 0
-        self._anchor_news = asyncio.Event()
+        self._gate = AnchorGate()
         # A keyring of which nobody knows whether it was written.
         self._uncertain: KeyRing | None = None
         self._opened: Opened | None = None
@@ -181,6 +179,10 @@ class Vault:
             StoreConflictError: the store's keyring is another one than expected; nothing was written.
             StoreUnavailableError: it could not be read back as written.
         """
+        if not confirms_root(ring.document, ring.root):
+            # It would be read back as written, and nothing could ever confirm it again.
+            self.stop_writes(Stop.WRONG_KEY)
+            raise StoreUnavailableError(f"no keyring is written: {Stop.WRONG_KEY}")
         raw = keyring.encode(ring.document, ring.root)
         put = Put(KEYRING_ID, raw, ring.document.active_root.number, expected)
         revisions = await self.store.apply(
@@ -205,7 +207,7 @@ class Vault:
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
         self._opened = await self._drained(opened)
-        self._turn += 1
+        self._gate.change()
         self.changed.set()
         await self.renew_places()
         return self.opened
@@ -226,7 +228,12 @@ class Vault:
         return self.opened
 
     async def _replace_present(self, ring: KeyRing, beside: Sequence[Change]) -> None:
-        """Replace the keyring in force, in the store and then in memory, also when the store's answer was lost."""
+        """Replace the keyring in force, in the store and then in memory, also when the store's answer was lost.
+
+        While that is not known of an earlier one, no other is written.
+        """
+        if self._uncertain is not None:
+            raise StoreUnavailableError(f"no keyring is written: {Stop.UNSURE}")
         try:
             revision, raw = await self.replace_keyring(ring, self.opened.keyring_revision, beside)
         except StoreError:
@@ -288,7 +295,7 @@ class Vault:
     def _swap(self, ring: KeyRing, revision: Revision, raw: bytes) -> None:
         opened = self.opened
         if ring.document.epoch != opened.document.epoch:
-            self._turn += 1
+            self._gate.change()
         self.changed.set()
         if ring.document.epoch == opened.document.epoch and ring.has_keys_of(opened.ring):
             self._opened = replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
@@ -326,7 +333,7 @@ class Vault:
     async def renew_places(self) -> None:
         """Give every backup place the present key backup and anchor."""
         async with self._places.lock:
-            opened, turn = self.opened, self._turn
+            opened, turn = self.opened, self._gate.turn
             # A backup made with a root key that is not the right one must not replace a good one.
             if not confirms_root(opened.document, opened.ring.root):
                 self.stop_writes(Stop.WRONG_KEY)
@@ -340,10 +347,10 @@ class Vault:
 
     async def renew_anchor(self) -> None:
         """Take note that rights have changed, and give every place that holds the present backup the present anchor."""
-        self._turn += 1
+        self._gate.change()
         self.changed.set()
         async with self._places.lock:
-            opened, turn = self.opened, self._turn
+            opened, turn = self.opened, self._gate.turn
             if not confirms_root(opened.document, opened.ring.root):
                 self.stop_writes(Stop.WRONG_KEY)
                 return
@@ -353,12 +360,12 @@ class Vault:
     @property
     def turn(self) -> int:
         """The number of the last change of keys or rights. Read it together with what an anchor is made of."""
-        return self._turn
+        return self._gate.turn
 
     @property
     def is_anchored(self) -> bool:
         """Whether the anchor of the last change of keys and rights is held outside of the store."""
-        return self._anchored == self._turn
+        return self._gate.is_open
 
     async def anchored(self) -> None:
         """Return once the anchor of every change of keys and rights until now is held outside of the store.
@@ -368,15 +375,12 @@ class Vault:
         Raises:
             NotReadyError: neither a backup place nor enough Keepers take it; what was to be acknowledged may be done.
         """
-        turn = self._turn
-        if self._anchored >= turn or not self._is_guarded:
+        if self._gate.is_open or not self._is_guarded:
             return
         # Without Keepers nothing but the places could take it, and these have been tried.
         patience_s = 0 if Stop.NO_ANCHOR in self._stops and not self.has_keepers else _ANCHOR_WAIT_S
         try:
-            async with asyncio.timeout(patience_s):
-                while self._anchored < turn:
-                    await self._anchor_news.wait()
+            await self._gate.wait(patience_s)
         except TimeoutError:
             raise NotReadyError(f"it may be done, but {Stop.NO_ANCHOR}") from None
 
@@ -399,11 +403,9 @@ class Vault:
             self._miss_anchor()
 
     def _note_anchored(self, turn: int) -> None:
-        self._anchored = max(self._anchored, turn)
-        if self._anchored == self._turn:
+        self._gate.hold(turn)
+        if self._gate.is_open:
             self._stops.discard(Stop.NO_ANCHOR)
-        self._anchor_news.set()
-        self._anchor_news = asyncio.Event()
 
     def _miss_anchor(self) -> None:
         if self._is_guarded:

@@ -6,7 +6,6 @@ It ends by itself, by a stop that was asked for, or with Nexus. Nothing of it is
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import secrets
 from collections.abc import Callable
@@ -86,10 +85,18 @@ class Verifier:
         task, run = self._task, self.last
         if task is None or run is None or not run.is_running:
             return
-        run.detail = why
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait({task})
+        if run.is_running:
+            # It was cancelled before its first step: then nothing of it has run, not even its end.
+            self._end(run, Outcome.STOPPED)
+        if run.outcome is Outcome.STOPPED:
+            run.detail = why
+
+    async def ended(self) -> None:
+        """Return when the one that runs, if any, has ended."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
 
     async def close(self) -> None:
         """End what runs; Nexus ends."""
