@@ -14,8 +14,8 @@ from doc_kit import ROOT, SOURCE
 LEFT_OUT = {".git", "build", "dist", "__pycache__"}
 """What tools make; and every hidden directory but .ci."""
 SINGULAR = frozenset(
-    {"access", "aes", "alias", "analysis", "basis", "bus", "canvas", "class", "consensus", "corpus"}
-    | {"docs", "focus", "is", "loss", "nexus", "pass", "process", "progress", "radius", "status"}
+    {"access", "aes", "alias", "analysis", "basis", "bus", "canvas", "census", "class", "consensus"}
+    | {"corpus", "docs", "focus", "is", "loss", "nexus", "pass", "process", "progress", "radius", "status"}
     | {"staleness", "witness"}
     | {"success", "this", "tls", "https", "was", "as", "us", "has", "does", "its"}
 )
