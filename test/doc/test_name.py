@@ -14,9 +14,9 @@ from doc_kit import ROOT, SOURCE
 LEFT_OUT = {".git", "build", "dist", "__pycache__"}
 """What tools make; and every hidden directory but .ci."""
 SINGULAR = frozenset(
-    {"access", "aes", "alias", "analysis", "basis", "bus", "canvas", "census", "class", "consensus"}
-    | {"corpus", "docs", "focus", "is", "loss", "nexus", "pass", "process", "progress", "radius", "status"}
-    | {"staleness", "witness"}
+    {"access", "aes", "alias", "analysis", "basis", "bus", "canvas", "class", "consensus", "corpus"}
+    | {"docs", "focus", "is", "loss", "nexus", "pass", "process", "progress", "radius", "status"}
+    | {"census", "staleness", "witness"}
     | {"success", "this", "tls", "https", "was", "as", "us", "has", "does", "its"}
 )
 """Words that end in s and are no plural; `docs` is where sites and readers look for it."""
