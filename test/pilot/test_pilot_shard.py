@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pilot_kit import ShippedNexus, Site, SmallNexus, site
+from spike.error import SettingError
+from spike.pilot import shard_file
 from spike.server.response import Response
 from spike_fork import Run
 from terminal_kit import terminal
@@ -101,7 +107,7 @@ def test_new_shards_are_made_only_after_saying_that_the_older_ones_become_useles
     older = recovered(made)
     run = ran(made, "recover", "operator", "recover", "--dir", "other", stdin="n\n", code=1)
     assert "useless" in run.stderr
-    assert not list((made.directory / "other").iterdir())
+    assert not (made.directory / "other").exists()
     run = ran(made, "recover", "operator", "recover", "--dir", "other", stdin="y\n")
     made.nexus.lose_memory()
     arguments = [part for file in older for part in ("--file", str(file))]
@@ -237,6 +243,63 @@ def test_shards_accept_an_older_store_in_the_same_way(made: Made) -> None:
     assert served(made)
 
 
+def short_of_room(made: Site[Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `spike` so that no file of it can take more than 64 KiB, as on a disk that is nearly full."""
+    command = [sys.executable, "-m", "spike.pilot", *arguments]
+    return subprocess.run(
+        ["/bin/bash", "-c", 'ulimit -f 64; exec "$@"', "bash", *command],
+        env=made.environment("recover"),
+        cwd=made.directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_room_for_a_set_nexus_is_not_asked_and_nothing_is_left() -> None:
+    with site(SmallNexus()) as made:
+        run = short_of_room(made, "operator", "recover", "--dir", "new/shard", "--yes")
+        assert (run.returncode, made.nexus.targets) == (2, []), run
+        assert "older shards are as good as before" in run.stderr
+        assert not (made.directory / "new").exists()
+        (made.directory / "own").mkdir(mode=0o700)
+        run = short_of_room(made, "operator", "recover", "--dir", "own", "--yes")
+        assert (run.returncode, made.nexus.targets) == (2, [])
+        assert not list((made.directory / "own").iterdir())
+
+
+def test_a_shard_that_cannot_be_written_whole_leaves_no_file(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))
+    try:
+        with pytest.raises(SettingError, match="shard 1 cannot be written"):
+            shard_file.write(tmp_path, 1, bytearray(b"s" * 100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+    path = shard_file.write(tmp_path, 1, bytearray(b"s" * 100))
+    with pytest.raises(SettingError, match="exists"):
+        shard_file.write(tmp_path, 1, bytearray(b"t"))
+    assert path.read_bytes() == b"s" * 100 + b"\n", "what was there is no part of ours"
+
+
+def test_a_refused_recover_leaves_no_directory() -> None:
+    with site(SmallNexus()) as made:
+        denied = {"err": "unauthorized"}
+        made.nexus.answers = [Response(401, json.dumps(denied).encode())]
+        run = made.spike("workload", "operator", "recover")
+        assert run.exit == 1, run
+        assert not (made.directory / ".spike").exists()
+
+
+def test_without_a_home_directory_no_place_is_made_up() -> None:
+    with site(SmallNexus()) as made:
+        run = made.spike("recover", "operator", "recover", more={"HOME": None})
+        assert (run.exit, made.nexus.targets) == (2, []), run
+        assert "--dir" in run.stderr
+        assert not (made.directory / "~").exists()
+
+
 def test_an_answer_that_is_lost_or_cannot_be_is_told_and_writes_no_shard() -> None:
     whole = [7] * 32
     answers = {
@@ -250,7 +313,7 @@ def test_an_answer_that_is_lost_or_cannot_be_is_told_and_writes_no_shard() -> No
             made.nexus.answers = [Response(status, json.dumps(body).encode())]
             run = made.spike("recover", "operator", "recover", "--dir", "shard")
             assert (run.exit, told in run.stderr) == (1, True), run
-            assert not list((made.directory / "shard").iterdir())
+            assert not (made.directory / "shard").exists()
         go = {"shards": {str(index): [index] * 32 for index in (1, 2)}}
         made.nexus.answers = [Response(200, json.dumps(go).encode())]
         run = made.spike("recover", "operator", "recover", "--dir", "shard")

@@ -6,7 +6,9 @@ What holds a shard is overwritten after use. What an editor, a terminal or a fil
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -17,32 +19,56 @@ from spike.pilot.source import wiped
 
 DIRECTORY: Final = "SPIKE_PILOT_RECOVERY_DIR"
 _NAME: Final = "spike.recovery.{}.txt"
+# What a file system takes for a small file.
+_BLOCK_BYTES: Final = 4096
 _INPUT_LIMIT_BYTES: Final = INDEX_LIMIT * (LIMIT_BYTES + 1)
 
 
 def directory_of(environment: Mapping[str, str]) -> Path:
-    """Return where recovery shards are written: SPIKE_PILOT_RECOVERY_DIR, or `~/.spike/recover`."""
+    """Return where recovery shards are written: SPIKE_PILOT_RECOVERY_DIR, or `~/.spike/recover`.
+
+    Raises:
+        SettingError: there is no home directory.
+    """
     named = environment.get(DIRECTORY)
-    return Path(named) if named else Path(environment.get("HOME", "~"), ".spike", "recover")
+    if named:
+        return Path(named)
+    directory = Path(environment.get("HOME", ""), ".spike", "recover")
+    if not directory.is_absolute():
+        raise SettingError(
+            "there is no home directory to write recovery shards to", "name a directory with --dir"
+        )
+    return directory
 
 
-def prepare(directory: Path) -> None:
-    """Make the directory (0700), or see that it is ours alone, can be written and holds no shards.
+@contextmanager
+def prepared(directory: Path) -> Iterator[None]:
+    """Make the directory (0700), or see that it is ours alone, has room and holds no shards.
+
+    What was made goes again when what is done inside fails before a shard is written.
 
     Raises:
         SettingError: it is not so.
         RefusedError: it holds recovery shards, which are never overwritten.
     """
+    missing = [each for each in (directory, *directory.parents) if not os.path.lexists(each)]
+    try:
+        _prepare(directory)
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):  # not empty: somebody's, or shards
+                each.rmdir()
+        raise
+
+
+def _prepare(directory: Path) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
         held = sorted(directory.glob(_NAME.format("*")))
-        writable = os.access(directory, os.W_OK | os.X_OK)
     except OSError as error:
-        raise SettingError(
-            f"recovery shards cannot be written to {directory}: {error.strerror}",
-            "name another directory with --dir",
-        ) from error
+        raise _unwritable(directory, error) from error
     if status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise SettingError(
             f"others can enter {directory}", f"make it yours alone: chmod 700 {directory}"
@@ -52,12 +78,38 @@ def prepare(directory: Path) -> None:
             f"{held[0]} is there already; recovery shards are never overwritten",
             "hand those shards over, then delete the files; or name another directory with --dir",
         )
-    if not writable:
-        raise SettingError(f"{directory} cannot be written to", "name another directory with --dir")
+    try:
+        _probe(directory)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+
+
+def _unwritable(directory: Path, error: OSError) -> SettingError:
+    return SettingError(
+        f"recovery shards cannot be written to {directory}: {error.strerror}",
+        "name another directory with --dir; nothing was asked of Nexus, and older shards are as good as before",
+    )
+
+
+def _probe(directory: Path) -> None:
+    """Write, sync and delete as much as all shards of a set can take: afterwards is too late to find no room.
+
+    By then Nexus has made the older shards useless.
+    """
+    path = directory / f".spike.probe.{secrets.token_hex(8)}"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        _write_all(descriptor, bytearray(INDEX_LIMIT * _BLOCK_BYTES))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+        path.unlink(missing_ok=True)
 
 
 def write(directory: Path, index: int, text: bytearray) -> Path:
     """Write the text of a shard into a new file (0600), read it back, and return the file's path.
+
+    A file that could not be written whole is deleted.
 
     Raises:
         SettingError: it cannot be written, or is there already.
@@ -66,14 +118,10 @@ def write(directory: Path, index: int, text: bytearray) -> Path:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
-            os.writev(descriptor, [text, b"\n"])
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        _sync_names(directory)
-        with wiped(_read(path, len(text) + 2)) as found:
-            if found[:-1] != text:
-                raise OSError(0, "what was written is not what is read back")  # noqa: TRY301  (one way out)
+            _fill(descriptor, path, text)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise SettingError(
             f"recovery shard {index} cannot be written to {path}: {error.strerror}",
@@ -81,6 +129,27 @@ def write(directory: Path, index: int, text: bytearray) -> Path:
             "delete those files and run it again with --yes",
         ) from error
     return path
+
+
+def _fill(descriptor: int, path: Path, text: bytearray) -> None:
+    try:
+        _write_all(descriptor, text)
+        _write_all(descriptor, bytearray(b"\n"))
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    _sync_names(path.parent)
+    with wiped(_read(path, len(text) + 2)) as found:
+        if found[:-1] != text:
+            raise OSError(0, "what was written is not what is read back")
+
+
+def _write_all(descriptor: int, data: bytearray) -> None:
+    # A file takes as much as there is room for, and says so only by the count.
+    with memoryview(data) as view:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, view[written:])
 
 
 def read(path: Path) -> bytearray:

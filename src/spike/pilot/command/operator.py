@@ -64,10 +64,10 @@ def recover(*, directory: Path | None, three_part: bool, yes: bool, output_forma
     harden()
     session = Session.of_process()
     into = directory or shard_file.directory_of(session.environment)
-    shard_file.prepare(into)
-    with session.connect_for_dialogue() as nexus:
-        answer = _recovered(nexus, yes)
-    paths = _written(into, answer, three_part)
+    with shard_file.prepared(into):
+        with session.connect_for_dialogue() as nexus:
+            answer = _recovered(nexus, yes)
+        paths = _written(into, answer, three_part)
     needed = f"{answer.threshold} of these {len(paths)} shards bring the root key back"
     data = {
         "setId": answer.set_id,
