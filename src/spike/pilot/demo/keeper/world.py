@@ -144,7 +144,10 @@ class KeeperWorld:
             ClaimError: it stays locked, or away; or `spike dev` asked for a password.
         """
         with NexusClient.from_environment(self.stage.environment) as nexus:
-            wait_until(lambda: _is_ready(nexus), RETURN_LIMIT_S, "the root key does not come back")
+            try:
+                wait_until(lambda: not _lacks(nexus), RETURN_LIMIT_S, "")
+            except ClaimError:
+                raise ClaimError(f"the root key does not come back: {_lacks(nexus)}") from None
         took_s = time.monotonic() - self.killed_s
         ran_s = age_s(self.stage.process_of(NEXUS_ID)) - (time.monotonic() - took_s - self.killed_s)
         *before, served = self.stage.events_until("served", RETURN_LIMIT_S)
@@ -234,11 +237,13 @@ def keeper_id(index: int) -> str:
     return f"{KEEPER_ID}/{index}"
 
 
-def _is_ready(nexus: NexusClient) -> bool:
+def _lacks(nexus: NexusClient) -> str:
+    """Return what keeps Nexus from serving, by its own word or by what became of the question; empty if it serves."""
     try:
-        return nexus.get_status().ready
-    except SpikeError:
-        return False
+        status = nexus.get_status()
+    except SpikeError as error:
+        return error.message
+    return "" if status.ready else status.recovery or f"it is {status.state}"
 
 
 @contextmanager
