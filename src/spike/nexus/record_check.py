@@ -19,6 +19,7 @@ from spike.lifecycle.keyring import KeyPurpose, Keyring
 from spike.nexus.sealed import SealedStore
 from spike.policy.access_list import decode_access_list_untrusted
 from spike.policy.encoding import decode_policy_untrusted
+from spike.policy.rule import Policy
 from spike.secret.encoding import decode_meta_untrusted, decode_values_untrusted
 from spike.storage.protocol import (
     ACCESS_LIST,
@@ -39,10 +40,12 @@ READ_ATTEMPTS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """The record as last read, and its plain text."""
+    """The record as last read, its plain text, and what that says; `generation` is that of its blob."""
 
     record: Record
     plaintext: bytes
+    content: object
+    generation: int
 
     def __repr__(self) -> str:
         return f"Sound({self.record.id})"
@@ -50,11 +53,12 @@ class Sound:
 
 @dataclass(frozen=True, slots=True)
 class Unsound:
-    """The record as last read, and what is wrong with it."""
+    """The record as last read, and what is wrong with it; `generation` is what its blob names."""
 
     record: Record
     reason: BadReason
     detail: str
+    generation: int
 
     @property
     def finding(self) -> Finding:
@@ -124,13 +128,13 @@ def judge(sealed: SealedStore, record: Record) -> Sound | Unsound:
         reason = BadReason.UNOPENABLE if known else BadReason.NO_KEY
         return _unsound(record, reason, error.message, generation)
     try:
-        _FORM[record.id.kind](plaintext)
-        _require_name(record, plaintext)
+        content = _FORM[record.id.kind](plaintext)
+        _require_name(record, content)
     except FormatError as error:
         return _unsound(record, BadReason.MALFORMED, error.message, generation)
     if record.generation != generation:
         return _unsound(record, BadReason.MISLABELED, "", generation)
-    return Sound(record, plaintext)
+    return Sound(record, plaintext, content, generation)
 
 
 def _unsound(record: Record, reason: BadReason, detail: str, generation: int) -> Unsound:
@@ -138,11 +142,11 @@ def _unsound(record: Record, reason: BadReason, detail: str, generation: int) ->
     if record.generation != generation:
         lie = f"its row says generation {record.generation}, its blob {generation or 'none'}"
         detail = f"{detail}; {lie}" if detail else lie
-    return Unsound(record, reason, detail)
+    return Unsound(record, reason, detail, generation)
 
 
-def _require_name(record: Record, plaintext: bytes) -> None:
-    if record.id.kind == POLICY and decode_policy_untrusted(plaintext).name != record.id.key:
+def _require_name(record: Record, content: object) -> None:
+    if isinstance(content, Policy) and content.name != record.id.key:
         raise FormatError("the policy has another name than its record")
 
 

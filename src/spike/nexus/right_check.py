@@ -10,7 +10,6 @@ from spike.policy.access_list import (
     AccessList,
     Right,
     RightKind,
-    decode_access_list_untrusted,
     is_listed,
 )
 from spike.storage.protocol import ACCESS_LIST, POLICY, Record, RecordId, Revision
@@ -130,8 +129,7 @@ class RightCheck:
         if self._decoded is not None and self._decoded[0] == record.revision:
             return self._decoded
         found = await self._scan.judge(record)
-        if not isinstance(found, Sound):
+        if not isinstance(found, Sound) or not isinstance(found.content, AccessList):
             return None
-        listed = decode_access_list_untrusted(found.plaintext)
-        self._decoded = (found.record.revision, listed)
+        self._decoded = (found.record.revision, found.content)
         return self._decoded

@@ -12,7 +12,7 @@ from typing import Final
 from spike.lifecycle.census import BadReason
 from spike.nexus.record_check import GONE, READ_ATTEMPTS, Sound
 from spike.nexus.verification_scan import Scan
-from spike.secret.encoding import decode_meta_untrusted
+from spike.secret.version import SecretMeta
 from spike.storage.protocol import SECRET, SECRET_META, Record, RecordId
 
 _NO_META: Final = "no metadata at this path name it"
@@ -44,7 +44,7 @@ class SecretCheck:
     async def _look_at_secret(self, meta: Record) -> None:
         path = meta.id.key
         found = await self._scan.count(meta)
-        named = None if found is None else _named(found.plaintext)
+        named = None if found is None else _named(found.content)
         while self._version is not None and self._version.id.key == path:
             await self._look_at_version(self._version, named, _NOT_NAMED)
         for version_id, number in (named or {}).items():
@@ -111,9 +111,11 @@ class SecretCheck:
         if record is None:
             return {}
         found = await self._scan.judge(record)
-        return _named(found.plaintext) if isinstance(found, Sound) else None
+        return _named(found.content) if isinstance(found, Sound) else None
 
 
-def _named(plaintext: bytes) -> dict[str, int]:
+def _named(content: object) -> dict[str, int]:
     """Return the ids that metadata name, with their version numbers."""
-    return {version.id: version.number for version in decode_meta_untrusted(plaintext).versions}
+    if not isinstance(content, SecretMeta):
+        raise TypeError("these are no metadata")
+    return {version.id: version.number for version in content.versions}

@@ -15,7 +15,6 @@ from spike.nexus.record_check import (
     Unsound,
     examine,
     finding_of,
-    header_generation,
     record_generations,
 )
 from spike.nexus.sealed import SealedStore
@@ -77,8 +76,9 @@ class Scan:
         found = await examine(self._sealed, record)
         if found is GONE:
             return found
-        blob = found.record.blob
-        self.tally.note_generation(record.id.kind, header_generation(blob), self._known, len(blob))
+        self.tally.note_generation(
+            record.id.kind, found.generation, self._known, len(found.record.blob)
+        )
         if isinstance(found, Unsound):
             self.tally.note_bad(found.finding)
         return found
