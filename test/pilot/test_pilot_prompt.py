@@ -14,10 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from pilot_kit import Site, SmallNexus, site
+from pilot_kit import MOMENT, Site, SmallNexus, site
 from spike.error import InputError, SettingError
 from spike.pilot import prompt, source
 from spike.pilot.source import FromDescriptor, FromFile
+from spike.server.response import Response
+from spike.wire.go_json import encode
+from spike.wire.own import RestoreAnswer, RestorePreview
 from terminal_kit import PATIENCE_S, terminal
 
 PASSWORD = "seven otters juggle turnips"
@@ -118,6 +121,26 @@ def test_restore_asks_hidden_shows_what_comes_back_and_asks_before_it_goes_on(
     assert "otters" not in typed.shown
     assert made.nexus.state == "open"
     assert made.nexus.seen_anchor  # Nexus was given what Pilot had seen
+
+
+@pytest.mark.parametrize("objections", [[], ["Keeper 2 had seen access generation 7"]])
+def test_a_store_that_nexus_objects_to_is_not_called_the_newest_one(
+    made: Site[SmallNexus], objections: list[str]
+) -> None:
+    assert made.spike("superuser", "init", "--password-stdin", stdin=PASSWORD.encode()).exit == 0
+    made.nexus.lose_memory()
+    ledger = made.nexus.ledger
+    shown = RestorePreview(
+        *(ledger.store_id, ledger.lineage, 1, ledger.epoch, ledger.revision, MOMENT, "admin"),
+        objections=objections,
+    )
+    answer = RestoreAnswer(False, shown, "0" * 32)
+    made.nexus.answers = [None, Response(200, encode(answer))]
+    given = ("--password-stdin", "--yes", "--accept-older-store", "--phrase", "another")
+    run = made.spike("restore", "restore", *given, stdin=PASSWORD.encode())
+    assert "Pilot saw this store on" in run.stderr, run
+    assert ("this is not older" in run.stderr) is (not objections)
+    assert ("This is an OLDER store" in run.stderr) is bool(objections)
 
 
 def test_what_was_typed_before_the_question_is_no_answer() -> None:

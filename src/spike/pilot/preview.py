@@ -168,9 +168,11 @@ def _description(
         yield "  Pilot has not seen this store before: compare the store id yourself"
     elif not own:
         reached = known.statement
+        # What Nexus objects knows more than Pilot: of Keepers, and of the policies' own generation.
+        newest = "" if preview.objections else "; this is not older"
         yield (
             f"  Pilot saw this store on {known.seen_at}: epoch {reached.epoch}, revision "
-            f"{reached.revision}; this is not older"
+            f"{reached.revision}, access generation {reached.access_generation}{newest}"
         )
     if seen is not None and seen.statement.store_id != preview.store_id:
         yield f"  Warning: at this address Pilot last saw another store, {seen.statement.store_id}"
