@@ -45,7 +45,7 @@ def main() -> None:
 
 
 async def _serve(stop: asyncio.Event) -> None:
-    setting = read_setting(os.environ, Path.home())
+    setting = read_setting(os.environ, Path("~"))
     log.start(setting.log_level)
     await serve(setting, stop, asyncio.Event())
 

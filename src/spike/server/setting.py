@@ -29,7 +29,7 @@ class SettingReader:
 
     def path(self, name: str, default: Path) -> Path:
         """Return a path; a leading ~ is the home directory."""
-        return Path(self.text(name, str(default))).expanduser()
+        return _expanded(name, self.text(name, str(default)))
 
     def paths(self, name: str, default: Path) -> tuple[Path, ...]:
         """Return several paths, between which `:` stands."""
@@ -38,7 +38,7 @@ class SettingReader:
             raise SettingError(
                 f"{name} is {text!r}", "name directories, with : between two of them"
             )
-        return tuple(Path(part).expanduser() for part in parts)
+        return tuple(_expanded(name, part) for part in parts)
 
     def integer(self, name: str, default: int, least: int, most: int) -> int:
         """Return a whole number between two bounds, both included."""
@@ -83,3 +83,12 @@ class SettingReader:
         if not (colon and port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
             raise SettingError(f"{name} is {text!r}", "set it to :PORT or HOST:PORT, such as :8553")
         return host.strip("[]"), int(port)
+
+
+def _expanded(name: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SettingError(
+            f"{name} is {text!r}, and there is no such home directory", f"set {name}, or HOME"
+        ) from None
