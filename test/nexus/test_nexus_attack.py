@@ -407,7 +407,7 @@ def test_a_nexus_without_any_backup_place_is_a_setting_error(tmp_path: Path) -> 
 def test_a_home_directory_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=name):
         read_setting({name: "~nobody-has-this-name/x"}, tmp_path)
-    given = {each: "/s" for each in ("SPIKE_NEXUS_DATA_DIR", "SPIKE_NEXUS_BACKUP_DIR")}
+    given = dict.fromkeys(("SPIKE_NEXUS_DATA_DIR", "SPIKE_NEXUS_BACKUP_DIR"), "/s")
     assert read_setting(given, Path("~nobody-has-this-name")).data_directory == Path("/s")
 
 
