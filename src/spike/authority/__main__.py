@@ -8,6 +8,7 @@ import click
 
 from spike.authority.app import authority
 from spike.error import NotReadyError, SettingError, SpikeError
+from spike.memory import standard_stream
 
 _FAILED, _USAGE, _UNREACHABLE = 1, 2, 3
 
@@ -19,25 +20,39 @@ def run(arguments: list[str]) -> int:
     `run` is its command's.
     """
     try:
+        return _run(arguments)
+    except BrokenPipeError:
+        standard_stream.silence(1)  # who read it has gone: say nothing
+    except OSError as error:
+        standard_stream.silence(1)
+        _say(f"Error: {error.filename or 'standard input or output'}: {error.strerror}.")
+    return _FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    try:
         code = authority.main(arguments, prog_name="spike-authority", standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.Exit as exit_:
+        sys.stdout.flush()
         return exit_.exit_code
     except click.ClickException as error:
-        error.show()
+        with standard_stream.heard_or_not():
+            error.show()
         return error.exit_code
     except SpikeError as error:
-        click.echo(f"Error: {error.message}.", err=True)
+        _say(f"Error: {error.message}.")
         if error.next_step:
-            click.echo(f"Next: {error.next_step}.", err=True)
+            _say(f"Next: {error.next_step}.")
         return _code_of(error)
     except (click.Abort, KeyboardInterrupt):
         return _FAILED
-    except BrokenPipeError:
-        # Who read the output has gone; closing it again at the end would complain.
-        sys.stderr.close()
-        return _FAILED
     return code if isinstance(code, int) else 0
+
+
+def _say(text: str) -> None:
+    with standard_stream.heard_or_not():
+        click.echo(text, err=True)
 
 
 def _code_of(error: SpikeError) -> int:
@@ -52,6 +67,7 @@ def _code_of(error: SpikeError) -> int:
 
 def main() -> None:
     """Run the command that the command line names, and exit with its code."""
+    standard_stream.occupy()
     sys.exit(run(sys.argv[1:]))
 
 

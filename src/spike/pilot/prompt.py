@@ -94,10 +94,18 @@ def confirm(question: str) -> bool:
     """Ask for yes or no on standard input: on a terminal by showing the question there.
 
     Not on a terminal the answer is the next line of input, so that a pipe can give it; none is no.
+
+    Raises:
+        SettingError: standard input cannot be read.
     """
     stdin, stderr = 0, 2
     show(stderr, f"{question} [y/N] ")
-    answer = os.read(stdin, LINE_LIMIT_BYTES).split(b"\n")[0]
+    try:
+        answer = os.read(stdin, LINE_LIMIT_BYTES).split(b"\n")[0]
+    except OSError as error:
+        raise SettingError(
+            f"standard input cannot be read: {error.strerror}", "answer there, or give --yes"
+        ) from error
     if not os.isatty(stdin):
         show(stderr, "\n")
     return answer.strip().lower() in (b"y", b"yes")

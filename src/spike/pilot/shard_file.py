@@ -175,9 +175,17 @@ def lines_of_input() -> Iterator[bytearray]:
     """Give each line of standard input that is not empty. It is overwritten when the next one is asked for.
 
     Raises:
+        SettingError: it cannot be read.
         InputError: there is more than all shards of a set together.
     """
-    with wiped(_read_descriptor(0, _INPUT_LIMIT_BYTES + 1)) as entered:
+    try:
+        found = _read_descriptor(0, _INPUT_LIMIT_BYTES + 1)
+    except OSError as error:
+        raise SettingError(
+            f"standard input cannot be read: {error.strerror}",
+            "name the files of the shards: --file",
+        ) from error
+    with wiped(found) as entered:
         if len(entered) > _INPUT_LIMIT_BYTES:
             raise InputError("standard input holds more than shards", "give one shard a line")
         start = 0

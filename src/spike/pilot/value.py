@@ -21,7 +21,7 @@ def read_values(arguments: Iterable[str], standard_input: BinaryIO) -> dict[str,
 
     Raises:
         click.UsageError: an argument of another form, a key twice, two values from standard input.
-        SettingError: a file cannot be read.
+        SettingError: a file or standard input cannot be read.
         InputError: a value is larger than 1 MiB or not UTF-8.
     """
     values: dict[str, str] = {}
@@ -41,7 +41,7 @@ def read_values(arguments: Iterable[str], standard_input: BinaryIO) -> dict[str,
             if input_taken:
                 raise click.UsageError("Only one value can come from standard input.")
             input_taken = True
-            values[key] = _text(standard_input.read(LIMIT_BYTES + 1), key)
+            values[key] = _text(_rest_of(standard_input), key)
         elif text.startswith("@"):
             values[key] = _text(_content(Path(text[1:])), key)
         else:
@@ -58,6 +58,15 @@ def _content(path: Path) -> bytes:
     except OSError as error:
         raise SettingError(
             f"the file {path} cannot be read: {error.strerror}", "check the path after @"
+        ) from error
+
+
+def _rest_of(standard_input: BinaryIO) -> bytes:
+    try:
+        return standard_input.read(LIMIT_BYTES + 1)
+    except OSError as error:
+        raise SettingError(
+            f"standard input cannot be read: {error.strerror}", "give the value there, or KEY=@FILE"
         ) from error
 
 

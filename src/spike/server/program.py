@@ -12,6 +12,7 @@ from importlib.metadata import version
 import uvloop
 
 from spike.error import SettingError, SpikeError
+from spike.memory import standard_stream
 from spike.memory.key_memory import wipe_all
 from spike.memory.process import Measure
 from spike.policy.role import Role, RoleMap
@@ -30,26 +31,45 @@ class Program:
 def run(program: Program, arguments: Sequence[str]) -> int:
     """Run a program until SIGTERM or SIGINT and return its exit code; at the end its keys are wiped.
 
-    0 after an orderly end, 1 when it cannot start, 2 on wrong usage.
+    0 after an orderly end, 1 when it cannot start or say something, 2 on wrong usage.
     """
+    standard_stream.occupy()
     match list(arguments):
         case []:
-            pass
+            return _serve(program)
         case ["--help"] | ["-h"]:
-            sys.stdout.write(program.usage)
-            return 0
+            return _tell(program, program.usage)
         case ["--version"]:
-            sys.stdout.write(f"{program.name} {version('spike')}\n")
-            return 0
+            return _tell(program, f"{program.name} {version('spike')}\n")
         case _:
-            sys.stderr.write(f"{program.name} takes no arguments; see {program.name} --help\n")
+            _say(f"{program.name} takes no arguments; see {program.name} --help\n")
             return 2
+
+
+def _tell(program: Program, text: str) -> int:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        standard_stream.silence(1)
+        _say(f"{program.name}: standard output: {error.strerror}\n")
+        return 1
+    return 0
+
+
+def _say(text: str) -> None:
+    with standard_stream.heard_or_not():
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _serve(program: Program) -> int:
     try:
         uvloop.run(_until_signalled(program))
     except SpikeError as error:
-        sys.stderr.write(f"{program.name}: {error.message}\n")
+        _say(f"{program.name}: {error.message}\n")
         if error.next_step:
-            sys.stderr.write(f"next: {error.next_step}\n")
+            _say(f"next: {error.next_step}\n")
         return 1
     finally:
         wipe_all()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from spike.memory import standard_stream
 from spike.pilot.dev.keeper import Tally
 from spike.pilot.dev.place import DevPlace
 from spike.pilot.dev.supervisor import Death, NotStarted
@@ -132,12 +132,12 @@ class JsonReport:
 
 
 def _write_if_read(text: str) -> None:
-    """Write to standard output. Nobody reading it any more is no reason to stop the parts."""
+    """Write to standard output. Nobody reading it any more, or a full disk, is no reason to stop the parts."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        standard_stream.silence(1)
 
 
 def _write_around(before: bytes, password: bytearray, after: bytes) -> None:
