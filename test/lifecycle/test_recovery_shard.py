@@ -14,11 +14,12 @@ import lifecycle_kit
 from spike.crypto import shamir
 from spike.crypto.slot import SlotKey
 from spike.error import FormatError
-from spike.lifecycle import keyring, recovery_shard, staleness
+from spike.lifecycle import anchor, keyring, recovery_shard, staleness
 from spike.lifecycle.keyring import Keyring, LifecycleOperation, RecoveryShards, Slot, SlotKind
 from spike.lifecycle.recovery_shard import Collection, NewShardSlot
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import KeyRing
+from spike.lifecycle.staleness import Objection
 from spike.lifecycle.state import State
 from spike.lifecycle.witness import Claim
 from spike.memory.key_memory import KeyMemory
@@ -228,24 +229,80 @@ def test_a_keyring_that_contradicts_itself_about_shards_is_refused(
 # What says that a store is old.
 
 
+LEAP = 1 << 32
+
+
+def claims_of(held: Keyring, *claims: Claim) -> list[Objection]:
+    found = [staleness.by_claim(held, "k", claim) for claim in claims]
+    return [each for each in found if each is not None]
+
+
 def test_what_was_accepted_is_gone_beyond_in_each_number(ring: KeyRing) -> None:
     held = ring.document
-    claims = [Claim(held.store_id, held.lineage, epoch, 1, "") for epoch in (9, 1 << 62)]
-    objections = [staleness.by_claim(held, "k", claim) for claim in claims]
-    highest = staleness.above(held, [each for each in objections if each is not None])
-    assert highest == (1 << 62, held.revision, 0)
+    furthest = held.epoch + LEAP
+    claims = [Claim(held.store_id, held.lineage, epoch, 1, "") for epoch in (9, furthest)]
+    assert staleness.above(held, claims_of(held, *claims)) == (furthest, held.revision, 0)
 
 
-def test_a_claim_or_fence_that_leaves_no_epoch_is_not_followed(ring: KeyRing) -> None:
+def test_a_claim_further_than_a_leap_is_told_and_not_followed(ring: KeyRing) -> None:
     held = ring.document
-    absurd = Claim(held.store_id, held.lineage, (1 << 62) + 1, 1, "")
-    objection = staleness.by_claim(held, "k", absurd)
-    assert objection is not None
-    assert staleness.above(held, [objection]).epoch == held.epoch
-    fence = staleness.by_fence(held, (1 << 62) + 1)
+    for generation, epoch in itertools.product((1, 2), (held.epoch + LEAP + 1, (1 << 63) - 1)):
+        claim = Claim(held.store_id, held.lineage, epoch, generation, "")
+        (objection,) = claims_of(held, claim)
+        assert f"epoch {epoch}; " in objection.message
+        assert "not followed" in objection.message
+        assert staleness.above(held, [objection]).epoch == held.epoch
+
+
+def test_no_number_of_another_store_or_lineage_is_followed(ring: KeyRing) -> None:
+    held = ring.document
+    claims = [
+        Claim("f" * 32, held.lineage, held.epoch + 5, 1, ""),
+        Claim(held.store_id, "f" * 32, held.epoch + 5, 1, ""),
+    ]
+    objections = claims_of(held, *claims)
+    assert len(objections) == 2
+    assert staleness.above(held, objections).epoch == held.epoch
+
+
+def test_each_number_that_is_followed_stands_in_the_message(ring: KeyRing) -> None:
+    held = ring.document
+    seen = anchor.anchor_of(msgspec.structs.replace(held, epoch=71, revision=72), 73)
+    other = msgspec.structs.replace(seen, lineage="f" * 32)
+    objections = [
+        *claims_of(held, Claim(held.store_id, held.lineage, 81, 1, "")),
+        *claims_of(held, Claim(held.store_id, held.lineage, 82, 2, "")),
+        staleness.by_anchor(held, 1, seen, "x"),
+        staleness.by_anchor(held, 1, other, "x"),
+        staleness.by_fence(held, 83),
+    ]
+    for objection in objections:
+        assert objection is not None
+        for number in filter(None, objection.reached):
+            assert f" {number}" in objection.message
+
+
+def test_a_fence_beyond_all_that_is_proven_cannot_be_accepted(ring: KeyRing) -> None:
+    held = ring.document
+    fence = staleness.by_fence(held, held.epoch + LEAP + 1)
     assert fence is not None
+    assert "--backup" in fence.next_step
     with refused(Reason.DAMAGED):
         staleness.above(held, [fence])
+    seen = anchor.anchor_of(msgspec.structs.replace(held, epoch=held.epoch + 9), 1)
+    proof = staleness.by_anchor(held, 1, seen, "x")
+    assert proof is not None
+    assert staleness.above(held, [fence, proof]).epoch == held.epoch + LEAP + 1
+
+
+def test_a_store_whose_own_epoch_is_enormous_can_still_be_brought_back(ring: KeyRing) -> None:
+    """Whatever brought it there: its keyring is authentic, and so is an anchor."""
+    held = msgspec.structs.replace(ring.document, epoch=(1 << 62) + 1, revision=(1 << 62) + 1)
+    assert staleness.above(held, []).epoch == held.epoch
+    further = msgspec.structs.replace(held, epoch=held.epoch + LEAP + 5)
+    proof = staleness.by_anchor(held, 1, anchor.anchor_of(further, 1), "x")
+    assert proof is not None
+    assert staleness.above(held, [proof]).epoch == further.epoch
 
 
 def test_a_claim_that_is_not_beyond_the_store_objects_to_nothing(ring: KeyRing) -> None:

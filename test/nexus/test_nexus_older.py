@@ -24,7 +24,7 @@ from spike.lifecycle.witness import Claim, Witness
 from spike.nexus.examination import Witnesses
 from spike.nexus.keeper_setting import KeeperSetting, parse_peers
 from spike.nexus.vault import KEYRING_ID
-from spike.storage.protocol import Kind, Put, RecordId
+from spike.storage.protocol import Kind, Put, RecordId, SetFence
 
 OTHER = "f" * 32
 TARGET = "/v1/operator/restore?action=password"
@@ -115,7 +115,8 @@ async def test_one_keepers_word_stops_a_restore_until_the_person_goes_on(
         assert [("keeper 3" in each) for each in preview["objections"]] == [True]
         assert not nexus.vault.is_open
         assert (await bring_back(nexus, acceptOlderStore=True))[0] == 200
-        assert nexus.vault.opened.document.epoch > int(str(changed.get("epoch", 1)))
+        followed = changed.get("epoch", 1) if name == "stale_store" else 1
+        assert nexus.vault.opened.document.epoch == int(followed) + 1
 
 
 async def test_a_message_says_which_of_two_lineages_is_the_older_one(stale: Stale) -> None:
@@ -266,12 +267,48 @@ async def test_a_newer_backup_on_an_older_store_can_be_accepted(
         assert nexus.vault.opened.document.epoch == 4
 
 
-async def test_a_keeper_cannot_use_the_epochs_up(stale: Stale) -> None:
-    liar = Witness("keeper 1", None, stale.claim(epoch=(1 << 63) - 1))
+@pytest.mark.parametrize("epoch", [(1 << 32) + 2, 1 << 62, (1 << 63) - 1])
+@pytest.mark.parametrize("store_id", [None, OTHER])
+async def test_a_keeper_cannot_use_the_epochs_up(
+    stale: Stale, epoch: int, store_id: str | None
+) -> None:
+    """The copy could never be brought back again, not even from its key backup."""
+    liar = Witness("keeper 1", None, stale.claim(epoch=epoch))
+    if store_id is not None:
+        liar = Witness("keeper 1", None, stale.claim(epoch=epoch, store_id=store_id))
     async with running(stale.data, place=stale.place, born=False, witnesses=stands(liar)) as nexus:
         assert (await bring_back(nexus, acceptOlderStore=True))[0] == 200
         assert nexus.vault.opened.document.epoch == 2
-    assert staleness.EPOCH_LIMIT < (1 << 63) - 1
+
+
+async def test_a_lie_that_was_accepted_leaves_a_store_that_can_be_brought_back(
+    stale: Stale,
+) -> None:
+    epoch = (1 << 32) + 1
+    liar = Witness("keeper 1", None, stale.claim(epoch=epoch))
+    async with running(stale.data, place=stale.place, born=False, witnesses=stands(liar)) as nexus:
+        _, told = await bring_back(nexus)
+        assert f"epoch {epoch}" in str(told["message"])
+        assert (await bring_back(nexus, acceptOlderStore=True))[0] == 200
+        assert nexus.vault.opened.document.epoch == epoch + 1
+    for _ in range(2):
+        async with running(stale.data, place=stale.place, born=False) as nexus:
+            assert (await bring_back(nexus))[0] == 200
+    async with running(stale.data, place=stale.place, born=False) as nexus:
+        backup = base64.b64encode(stale.backup_path.read_bytes()).decode()
+        assert (await bring_back(nexus, backup=backup))[0] == 200
+
+
+async def test_a_fence_that_nothing_explains_is_refused_before_a_phrase_is_typed(
+    stale: Stale,
+) -> None:
+    async with running(stale.data, place=stale.place, born=False) as nexus:
+        await nexus.store.apply([SetFence(1 << 40)], fence=None)
+        for accept in (False, True):
+            status, told = await previewed(nexus, acceptOlderStore=accept)
+            assert (status, told["err"]) == (400, "refused_damaged")
+            assert f"epoch {1 << 40}" in str(told["message"])
+            assert "another copy of the store" in str(told["nextStep"])
 
 
 async def test_shards_stop_at_a_stale_store_keep_what_was_collected_and_go_on(

@@ -267,7 +267,7 @@ def recovered(
     all of it, and the event says so.
 
     Raises:
-        RefusalError: DAMAGED, there is no epoch above what was seen.
+        RefusalError: DAMAGED, the store's fence is beyond all that can be followed.
     """
     highest = staleness.above(confirmed, accepted)
     detail = {"by": by, "slot": slot_id}

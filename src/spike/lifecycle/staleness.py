@@ -4,11 +4,14 @@ An anchor that is valid under the root key proves it; a Keeper's claim and the f
 restore with a person at hand stops at any of them, because the person can tell a liar from a rollback and Nexus
 cannot. When the person accepts the older store, what follows is put above all that was seen (`above`), so that the
 same anchors hold against it from then on.
+
+A number that nobody has proven is followed for LEAP_LIMIT and no further: whoever could name any number could use up
+those that a keyring can have, and no copy could ever be brought back again. What is followed stands in the message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from spike.lifecycle.anchor import Anchor
@@ -16,12 +19,17 @@ from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.witness import Claim
 
-EPOCH_LIMIT: Final = 1 << 62
-"""No store comes near it. A liar must not use up the numbers a keyring's epoch can have."""
+LEAP_LIMIT: Final = 1 << 32
+"""How many epochs beyond what is proven somebody's word is followed: no store grows by as many, and a liar who is
+accepted again and again does not come near the end of the numbers, 2^63.
+"""
 
 _ACCEPT: Final = "or, should it be lost, go on with this one: --accept-older-store"
 _NEWEST: Final = f"put the newest copy of the store back and try again; {_ACCEPT}"
 _LIVING: Final = f"find out which copy of the store is the living one; {_ACCEPT}"
+_WRITTEN: Final = (
+    "restore from the newest key backup (--backup FILE), or put another copy of the store back"
+)
 
 
 class Reached(NamedTuple):
@@ -32,13 +40,20 @@ class Reached(NamedTuple):
     access_generation: int
 
 
+_NOTHING: Final = Reached(0, 0, 0)
+
+
 class Objection(NamedTuple):
-    """Why a copy of a store should not be brought back, and how far the store had been."""
+    """Why a copy of a store should not be brought back, and how far the store had been.
+
+    `reached` holds what is followed once a person has accepted it. `proven`: it is authenticated.
+    """
 
     reason: Reason
     message: str
     next_step: str
     reached: Reached
+    proven: bool = False
 
     def refusal(self) -> RefusalError:
         """Return the refusal that says so."""
@@ -52,39 +67,46 @@ def by_anchor(
     reached = Reached(seen.epoch, seen.revision, seen.access_generation)
     if seen.lineage != confirmed.lineage:
         message = (
-            f"{keeper} names lineage {seen.lineage} of this store, at epoch {seen.epoch}; this copy is of lineage "
+            f"{keeper} names lineage {seen.lineage} of this store, at {_told(reached)}; this copy is of lineage "
             f"{confirmed.lineage}, at epoch {confirmed.epoch}{_older(confirmed.epoch, seen.epoch)}"
         )
-        return Objection(Reason.FOREIGN, message, _LIVING, reached)
+        return Objection(Reason.FOREIGN, message, _LIVING, reached, proven=True)
     if seen.is_beyond(confirmed.age, access_generation):
-        return _stale((*confirmed.age, access_generation), reached, keeper)
+        message = stale_message((*confirmed.age, access_generation), reached, keeper)
+        return Objection(Reason.STALE_STORE, message, _NEWEST, reached, proven=True)
     return None
 
 
 def by_claim(confirmed: Keyring, keeper: str, claim: Claim) -> Objection | None:
-    """Return what a Keeper's word says against a keyring. It may be a lie, so it is told as the Keeper's."""
-    reached = Reached(claim.epoch if claim.epoch <= EPOCH_LIMIT else 0, 0, 0)
+    """Return what a Keeper's word says against a keyring. It may be a lie, so it is told as the Keeper's.
+
+    Of another store or lineage no number is followed: its epochs say nothing of ours.
+    """
     if claim.store_id != confirmed.store_id:
         message = (
             f"{keeper} holds a share of another store, {claim.store_id}; this is {confirmed.store_id}: "
             "which is the older one cannot be told"
         )
         step = f"see that store and Keepers belong together, or restart the Keepers; {_ACCEPT}"
-        return Objection(Reason.FOREIGN, message, step, reached)
+        return Objection(Reason.FOREIGN, message, step, _NOTHING)
     if claim.lineage != confirmed.lineage:
         message = (
             f"{keeper} holds a share of lineage {claim.lineage} of this store, at epoch {claim.epoch}; this copy is of "
             f"lineage {confirmed.lineage}, at epoch {confirmed.epoch}{_older(confirmed.epoch, claim.epoch)}"
         )
-        return Objection(Reason.FOREIGN, message, _LIVING, reached)
+        return Objection(Reason.FOREIGN, message, _LIVING, _NOTHING)
+    reached, remark = Reached(claim.epoch, 0, 0), ""
+    if claim.epoch - confirmed.epoch > LEAP_LIMIT:
+        reached, remark = _NOTHING, "; no store comes as far, and it is not followed there"
     if claim.generation > confirmed.active_root.number:
         message = (
             f"the store is an old copy: its root key is of generation {confirmed.active_root.number}, and {keeper} "
-            f"says that it holds a share of generation {claim.generation}"
+            f"says that it holds a share of generation {claim.generation}, at epoch {claim.epoch}{remark}"
         )
         return Objection(Reason.STALE_STORE, message, _NEWEST, reached)
     if claim.epoch > confirmed.epoch:
-        return _stale((confirmed.epoch,), (claim.epoch,), f"{keeper} says that it", reached)
+        message = stale_message((confirmed.epoch,), (claim.epoch,), f"{keeper} says that it")
+        return Objection(Reason.STALE_STORE, f"{message}{remark}", _NEWEST, reached)
     return None
 
 
@@ -95,36 +117,41 @@ def by_fence(confirmed: Keyring, fence: int) -> Objection | None:
     """
     if fence <= confirmed.epoch:
         return None
-    return _stale((confirmed.epoch,), (fence,), "the store itself", Reached(fence, 0, 0))
+    message = stale_message((confirmed.epoch,), (fence,), "the store itself")
+    step = _WRITTEN if fence - confirmed.epoch > LEAP_LIMIT else _NEWEST
+    return Objection(Reason.STALE_STORE, message, step, Reached(fence, 0, 0))
 
 
 def by_newer_backup(refusal: RefusalError) -> Objection:
     """Return the objection of a key backup that is newer than the store: the backup's keyring is what comes back."""
-    return Objection(refusal.reason, refusal.message, _NEWEST, Reached(0, 0, 0))
+    return Objection(refusal.reason, refusal.message, _NEWEST, _NOTHING)
 
 
-def above(confirmed: Keyring, objections: Iterable[Objection]) -> Reached:
-    """Return what the store has to be taken above: the highest of each number that anybody had seen.
+def above(confirmed: Keyring, objections: Sequence[Objection]) -> Reached:
+    """Return what the store has to be taken above: the highest of each number that was seen and is followed.
 
     Raises:
-        RefusalError: DAMAGED, the store's fence or an anchor is at an epoch that leaves none to go on with.
+        RefusalError: DAMAGED, the store's fence is where nothing proves that the store had been. Below it nothing can
+            be written, and above it numbers would be used up.
     """
+    proven = max((confirmed.epoch, *(each.reached.epoch for each in objections if each.proven)))
+    told = max((each.reached.epoch for each in objections), default=0)
+    if told - proven > LEAP_LIMIT:
+        raise RefusalError(
+            Reason.DAMAGED,
+            f"the store's fence is at epoch {told}, and nothing proves that the store had been beyond epoch "
+            f"{proven}: somebody has set it",
+            _WRITTEN,
+        )
     every = [
         Reached(confirmed.epoch, confirmed.revision, 0),
         *(each.reached for each in objections),
     ]
-    highest = Reached(
+    return Reached(
         max(each.epoch for each in every),
         max(each.revision for each in every),
         max(each.access_generation for each in every),
     )
-    if max(highest) > EPOCH_LIMIT:
-        raise RefusalError(
-            Reason.DAMAGED,
-            "the store had been at an epoch that no store reaches: somebody has set it",
-            "put another copy of the store back",
-        )
-    return highest
 
 
 def _older(this: int, other: int) -> str:
@@ -133,20 +160,13 @@ def _older(this: int, other: int) -> str:
     return ": this copy is the older one" if this < other else ": this copy is the newer one"
 
 
-def _stale(
-    present: tuple[int, ...], seen: tuple[int, ...], witness: str, reached: Reached | None = None
-) -> Objection:
-    return Objection(
-        Reason.STALE_STORE,
-        stale_message(present, seen, witness),
-        _NEWEST,
-        reached or Reached(*seen),
+def stale_message(present: tuple[int, ...], seen: tuple[int, ...], witness: str) -> str:
+    """Say that a store is at less than was seen of it: epoch, revision, access generation, as many as are known."""
+    return (
+        f"the store is an old copy: it is at {_told(present)}, and {witness} had seen {_told(seen)}"
     )
 
 
-def stale_message(present: tuple[int, ...], seen: tuple[int, ...], witness: str) -> str:
-    """Say that a store is at less than was seen of it: epoch, revision, access generation, as many as are known."""
+def _told(reached: tuple[int, ...]) -> str:
     names = ("epoch", "revision", "access generation")
-    told = ", ".join(f"{name} {value}" for name, value in zip(names, present, strict=False))
-    wanted = ", ".join(f"{name} {value}" for name, value in zip(names, seen, strict=False))
-    return f"the store is an old copy: it is at {told}, and {witness} had seen {wanted}"
+    return ", ".join(f"{name} {value}" for name, value in zip(names, reached, strict=False))

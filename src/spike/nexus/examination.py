@@ -106,7 +106,7 @@ async def examine(
         objections += heard.against(confirmed, policies.access_generation)
         objections += _by_keepers(confirmed, keepers)
         objections += _by_fence(confirmed, (await vault.store.health()).fence)
-        _require_accepted(objections, asked)
+        _require_accepted(confirmed, objections, asked)
     except BaseException:
         ring.wipe()
         raise
@@ -193,7 +193,9 @@ def _by_fence(confirmed: Keyring, fence: int) -> list[Objection]:
     return [] if objection is None else [objection]
 
 
-def _require_accepted(objections: Sequence[Objection], asked: Asked) -> None:
+def _require_accepted(confirmed: Keyring, objections: Sequence[Objection], asked: Asked) -> None:
+    # What nobody can accept is told first, before anybody types a phrase for the rest.
+    staleness.above(confirmed, objections)
     if objections and not asked.accept_older:
         raise objections[0].refusal()
 
