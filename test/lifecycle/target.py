@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 import lifecycle_kit
 from spike.error import FormatError
 from spike.lifecycle import anchor, backup, keyring
+from spike.lifecycle.chain import decode_entry_untrusted, sequence_of_untrusted
+from spike.lifecycle.history import Entry, record_key
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.restore import choose, confirm
 from spike.lifecycle.shard_text import (
@@ -21,6 +25,7 @@ _ROOT = _BORN.ring.root
 _DOCUMENT = _BORN.ring.document
 _ANCHOR = anchor.encode(anchor.anchor_of(_DOCUMENT, 1), _ROOT)
 _BACKUP = backup.encode(_BORN.raw, _ANCHOR, lifecycle_kit.AT, _DOCUMENT, _ROOT)
+_ENTRY = msgspec.json.encode(Entry(format=1, previous="", event=_DOCUMENT.outbox[0]))
 _SHARD_TEXT = encode_shard_text("0a" * 16, 2, 1, _ROOT)
 
 
@@ -56,15 +61,26 @@ def shard_text(data: bytes) -> None:
         assert again == data.strip(b" \t\r\n")
 
 
+def history_entry(data: bytes) -> None:
+    """Refused with FormatError; what is accepted is the one form of what it says."""
+    with contextlib.suppress(FormatError):
+        assert msgspec.json.encode(decode_entry_untrusted(data)) == data
+    with contextlib.suppress(FormatError, UnicodeDecodeError):
+        key = data.decode()
+        assert record_key(sequence_of_untrusted(key)) == key
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "keyring": keyring_document,
     "anchor": anchor_statement,
     "key-backup": key_backup,
     "shard-text": shard_text,
+    "history-entry": history_entry,
 }
 SEEDS: Mapping[str, bytes] = {
     "keyring": _BORN.raw,
     "anchor": _ANCHOR,
     "key-backup": _BACKUP,
     "shard-text": bytes(_SHARD_TEXT),
+    "history-entry": _ENTRY,
 }
