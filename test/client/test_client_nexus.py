@@ -12,6 +12,7 @@ import pytest
 from pilot_kit import ROLES, Site, SmallNexus, site
 from spiffe_kit import material
 from spike.client import NexusClient
+from spike.client.advice import advice_for, roles_for
 from spike.client.answer import error_of, result_of
 from spike.client.nexus import PasswordFor
 from spike.client.pool import KEPT_LIMIT, Pool, Reply
@@ -25,10 +26,21 @@ from spike.error import (
     SpikeError,
 )
 from spike.lifecycle.refusal import Reason, RefusalError
+from spike.policy.access import TABLE, ByRole, ForAnyone
+from spike.policy.role import Role
 from spike.server import Response
 from spike.spiffe.source import HeldSource
-from spike.wire.call import SECRET_LIST
+from spike.wire.call import (
+    CALLS,
+    CIPHER_ENCRYPT,
+    OPERATOR_RESTORE,
+    POLICY_LIST,
+    SECRET_GET,
+    SECRET_LIST,
+    AnyCall,
+)
 
+RESTORING = advice_for(OPERATOR_RESTORE)
 PASSWORD = b"seven otters juggle turnips"
 
 
@@ -147,7 +159,7 @@ def test_who_gets_no_identity_is_told_within_the_time_out(made: Site[SmallNexus]
 def test_each_status_is_an_error_that_says_what_failed_and_what_to_do(
     status: int, body: bytes, kind: type[SpikeError]
 ) -> None:
-    error = error_of(Reply(status, body), "get a/b")
+    error = error_of(Reply(status, body), "get a/b", advice_for(SECRET_GET))
     assert type(error) is kind
     assert error.message.startswith("get a/b ")
     assert error.next_step
@@ -155,7 +167,7 @@ def test_each_status_is_an_error_that_says_what_failed_and_what_to_do(
 
 @pytest.mark.parametrize("reason", Reason)
 def test_each_refusal_has_words_even_when_the_server_sends_its_name_alone(reason: Reason) -> None:
-    error = error_of(Reply(400, b'{"err":"refused_%b"}' % reason.encode()), "restore")
+    error = error_of(Reply(400, b'{"err":"refused_%b"}' % reason.encode()), "restore", RESTORING)
     assert isinstance(error, RefusalError)
     assert error.reason is reason
     assert len(error.message) > len("restore was refused: ")
@@ -163,7 +175,7 @@ def test_each_refusal_has_words_even_when_the_server_sends_its_name_alone(reason
 
 def test_the_server_s_own_words_of_a_refusal_come_first() -> None:
     body = b'{"err":"refused_too_soon","message":"wait","nextStep":"try again in 3 s"}'
-    error = error_of(Reply(400, body), "restore")
+    error = error_of(Reply(400, body), "restore", RESTORING)
     assert (error.message, error.next_step) == ("restore was refused: wait", "try again in 3 s")
 
 
@@ -171,3 +183,30 @@ def test_the_server_s_own_words_of_a_refusal_come_first() -> None:
 def test_an_answer_that_cannot_be_read_is_the_server_s_fault(body: bytes) -> None:
     with pytest.raises(AnswerError, match="list secrets failed"):
         result_of(SECRET_LIST, Reply(200, body), "list secrets")
+
+
+@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+def test_who_is_denied_is_told_of_a_policy_only_where_one_can_help(call: AnyCall) -> None:
+    error = error_of(Reply(401, b""), "it", advice_for(call))
+    match TABLE[call.name]:
+        case ByRole(roles=roles):
+            assert frozenset(roles_for(call)) == roles
+            assert "create a policy" not in error.next_step
+            assert "spike-authority run --id spiffe://spike.ist/" in error.next_step
+            assert all(role.base_path in error.next_step for role in roles)
+        case ForAnyone():
+            assert roles_for(call) == (Role.SUPERUSER,)
+        case _:
+            assert roles_for(call) == ()
+            assert "create a policy" in error.next_step
+
+
+def test_a_refused_request_is_told_what_of_it_may_be_wrong() -> None:
+    refused = Reply(400, b"")
+    for call in (SECRET_GET, POLICY_LIST):
+        assert "lite mode" in error_of(refused, "it", advice_for(call)).next_step
+    assert "lite" not in error_of(refused, "it", RESTORING).next_step
+    assert "algorithm" in error_of(refused, "it", advice_for(CIPHER_ENCRYPT)).next_step
+    assert (
+        "algorithm" not in error_of(refused, "it", advice_for(CIPHER_ENCRYPT, raw=True)).next_step
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final, TypeVar
 
+from spike.client.advice import Advice, advice_for
 from spike.client.pool import ANSWER_LIMIT_BYTES, Reply
 from spike.error import (
     AnswerError,
@@ -15,7 +16,7 @@ from spike.error import (
     SpikeError,
 )
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.wire.call import CIPHER_DECRYPT, CIPHER_ENCRYPT, AnyCall, Call
+from spike.wire.call import AnyCall, Call
 from spike.wire.go_json import decode_answer_untrusted
 from spike.wire.message import Message
 
@@ -23,14 +24,6 @@ A = TypeVar("A", bound=Message)
 Q = TypeVar("Q", bound=Message)
 
 REFUSED_PREFIX: Final = "refused_"
-_USUAL_ADVICE: Final = "check names, paths, patterns and sizes; the server's log has the detail"
-_ADVICE: Final = {
-    CIPHER_ENCRYPT.name: "encrypt less at once: Nexus has a limit, 64 KiB unless its settings say otherwise",
-    CIPHER_DECRYPT.name: (
-        "give exactly what encrypt gave, to the Nexus of the same store; it may also be too old: the server's log "
-        "has the detail"
-    ),
-}
 
 
 class Fault(Message, frozen=True):
@@ -49,7 +42,7 @@ def result_of(call: Call[Q, A], reply: Reply, subject: str) -> A:
         DeniedError, NotFoundError, NotReadyError, InputError, RefusalError: as the server answered.
     """
     if reply.status != 200:
-        raise error_of(reply, subject, _ADVICE.get(call.name, _USUAL_ADVICE))
+        raise error_of(reply, subject, advice_for(call))
     try:
         return decode_answer_untrusted(call.answer, reply.body, ANSWER_LIMIT_BYTES)
     except FormatError as error:
@@ -64,12 +57,12 @@ def raw_of(call: AnyCall, reply: Reply, subject: str) -> bytes:
     Raises what `result_of` does, but for an answer that cannot be read: any bytes are one.
     """
     if reply.status != 200:
-        raise error_of(reply, subject, _ADVICE.get(call.name, _USUAL_ADVICE))
+        raise error_of(reply, subject, advice_for(call, raw=True))
     return reply.body
 
 
-def error_of(reply: Reply, subject: str, advice: str = _USUAL_ADVICE) -> SpikeError:
-    """Return the error an answer other than 200 stands for; `advice` is what to do about a refused request."""
+def error_of(reply: Reply, subject: str, advice: Advice) -> SpikeError:
+    """Return the error an answer other than 200 stands for."""
     fault = _fault_untrusted(reply)
     refusal = _refusal(fault, subject)
     if refusal is not None:
@@ -78,12 +71,12 @@ def error_of(reply: Reply, subject: str, advice: str = _USUAL_ADVICE) -> SpikeEr
         case 400 | 413:
             return InputError(
                 f"{subject} failed: the server refuses the request",
-                advice,
+                advice.refused,
             )
         case 401:
             return DeniedError(
                 f"{subject} failed: this identity is not allowed to",
-                "use an identity with the right role, or have an administrator create a policy",
+                advice.denied,
             )
         case 404:
             return NotFoundError(
