@@ -285,6 +285,42 @@ async def test_collected_shards_expire(tmp_path: Path, monkeypatch: pytest.Monke
         assert not nexus.vault.is_open
 
 
+def backup_of(held: Kept) -> str:
+    (path,) = held.place.glob("*.key-backup")
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+async def test_a_backup_of_another_store_does_not_drop_what_others_have_brought(
+    tmp_path: Path,
+) -> None:
+    held, other = await kept(tmp_path / "one"), await kept(tmp_path / "two")
+    made_up = backup_of(other)
+    async with held.running() as nexus:
+        assert (await bring(nexus, 1, held.shards[1]))[1]["collected"] == 1
+        await refused(nexus, "refused_wrong_shard", 1, [7] * 32, backup=made_up)
+        # Whoever makes a backup up makes shards that fit it, too.
+        assert (await bring(nexus, 1, other.shards[1], backup=made_up))[1]["collected"] == 1
+        assert (await bring(nexus, 2, held.shards[2]))[1]["restored"] is True
+
+
+async def test_a_shard_that_does_not_fit_drops_none_of_another_backup(tmp_path: Path) -> None:
+    held, other = await kept(tmp_path / "one"), await kept(tmp_path / "two")
+    held_backup, made_up = backup_of(held), backup_of(other)
+    async with held.running() as nexus:
+        assert (await bring(nexus, 1, held.shards[1], backup=held_backup))[1]["collected"] == 1
+        await refused(nexus, "refused_wrong_shard", 1, [7] * 32, backup=made_up)
+        assert (await bring(nexus, 2, held.shards[2], backup=held_backup))[1]["restored"] is True
+
+
+async def test_shards_for_one_slot_count_together_with_and_without_its_backup(
+    tmp_path: Path,
+) -> None:
+    held = await kept(tmp_path)
+    async with held.running() as nexus:
+        assert (await bring(nexus, 1, held.shards[1], backup=backup_of(held)))[0] == 200
+        assert (await bring(nexus, 3, held.shards[3]))[1]["restored"] is True
+
+
 async def test_a_preview_restores_nothing_until_it_is_confirmed(tmp_path: Path) -> None:
     held = await kept(tmp_path)
     async with held.running() as nexus:

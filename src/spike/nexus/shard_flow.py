@@ -6,6 +6,9 @@ again; the shards before are useless then.
 
 What arrives is kept in locked memory for COLLECTION_LIFE_S after the newest shard. The rules are those of
 spike.lifecycle.recovery_shard; what is brought back is examined like every other restore.
+
+Whose slot it is cannot be authenticated before the root key is back. So shards for the store's slot and shards for a
+key backup's slot wait apart: a backup that somebody made up does not drop what others have brought for the store.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from spike.crypto import shamir
 from spike.error import StoreCorruptError
@@ -86,8 +89,8 @@ class ShardDesk:
         self._restores = restores
         self._shares = shares
         self._threshold = threshold
-        self._collection: Collection | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        # By the origin of the slot, so at most two.
+        self._waiting: dict[str, _Waiting] = {}
         restores.when_restored(self.forget)
 
     async def recover(self, actor: str) -> HandedOut:
@@ -199,8 +202,7 @@ class ShardDesk:
         tried = Tried(candidate, rules.choose_shard_slot(candidate.held), stored)
         _require_set(arrived, tried)
         await self._require_same_slot(tried)
-        collection = self._collection_of(tried)
-        collection.add(arrived.index, arrived.value)
+        collection = self._collected(arrived, tried)
         if collection.remaining:
             return Progress(collection.collected, collection.remaining)
         root = await self._open_slot(collection, tried, asked.actor)
@@ -210,18 +212,33 @@ class ShardDesk:
             return Progress(collected, 0, preview=self._restores.hold(found))
         return Progress(collected, 0, opened=await self._restores.finish(found))
 
-    def _collection_of(self, tried: Tried) -> Collection:
-        """Return what is collected for this slot, kept for a while from now; another slot's shards are dropped."""
-        store_id, slot = tried.candidate.held.hint.store_id, tried.chosen.slot
-        collection = self._collection
-        if collection is None or not collection.is_for(store_id, slot):
-            self.forget()
-            assert slot.shards is not None  # a keyring without them is refused when it is read
-            collection = self._collection = Collection(store_id, slot, slot.shards)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(COLLECTION_LIFE_S, self.forget)
+    def _collected(self, arrived: Arrived, tried: Tried) -> Collection:
+        """Add a shard to what is collected for this slot, kept for a while from now.
+
+        One that does not fit changes nothing. The first for another slot of the same origin drops those before.
+
+        Raises:
+            RefusalError: WRONG_SHARD.
+        """
+        origin, collection = self._collection_of(tried)
+        collection.add(arrived.index, arrived.value)
+        before = self._waiting.get(origin)
+        if before is not None and before.collection is collection:
+            before.timer.cancel()
+        elif before is not None:
+            self._drop(before.collection)
+        timer = asyncio.get_running_loop().call_later(COLLECTION_LIFE_S, self._drop, collection)
+        self._waiting[origin] = _Waiting(collection, timer)
         return collection
+
+    def _collection_of(self, tried: Tried) -> tuple[str, Collection]:
+        """Return what is collected for this slot, also under the other origin; else a new one, under its own."""
+        store_id, slot = tried.candidate.held.hint.store_id, tried.chosen.slot
+        for origin, waiting in self._waiting.items():
+            if waiting.collection.is_for(store_id, slot):
+                return origin, waiting.collection
+        assert slot.shards is not None  # a keyring without them is refused when it is read
+        return tried.candidate.origin, Collection(store_id, slot, slot.shards)
 
     async def _require_same_slot(self, tried: Tried) -> None:
         """Refuse a slot that a backup place remembers otherwise, before right shards are called wrong."""
@@ -247,7 +264,7 @@ class ShardDesk:
                 )
             if public != slot.public:
                 self._restores.note_wrong(slot.id)
-                self.forget()
+                self._drop(collection)
                 raise RefusalError(
                     Reason.PLANTED,
                     f"each shard fits {tried.candidate.origin}, and together they do not open it: somebody changed it",
@@ -261,13 +278,23 @@ class ShardDesk:
         return root
 
     def forget(self) -> None:
-        """Drop and wipe what was collected. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._collection is not None:
-            self._collection.wipe()
-            self._collection = None
+        """Drop and wipe all that was collected. Idempotent."""
+        for waiting in tuple(self._waiting.values()):
+            self._drop(waiting.collection)
+
+    def _drop(self, collection: Collection) -> None:
+        for origin, waiting in tuple(self._waiting.items()):
+            if waiting.collection is collection:
+                waiting.timer.cancel()
+                del self._waiting[origin]
+        collection.wipe()
+
+
+class _Waiting(NamedTuple):
+    """What was collected, and what drops it."""
+
+    collection: Collection
+    timer: asyncio.TimerHandle
 
 
 def _require_set(arrived: Arrived, tried: Tried) -> None:
