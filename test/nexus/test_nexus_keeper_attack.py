@@ -12,13 +12,17 @@ import pytest
 
 from around_kit import PASSWORD, Around, Told, eventually, put, states, surroundings, value
 from lost_kit import POLICIES, WEB
-from nexus_kit import SUPERUSER, running
+from nexus_kit import RECOVER, RESTORE, SUPERUSER, running
 from spike.error import SpikeError, StoreUnavailableError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle import keyring
+from spike.lifecycle.recovery_shard import Collection
 from spike.lifecycle.supply import KeeperState
+from spike.memory.key_memory import KeyMemory
+from spike.nexus.examination import Examined
 from spike.nexus.keeper_recovery import recover
 from spike.nexus.keeper_refresh import refresh
+from spike.nexus.restore_flow import Preview, RestoreDesk
 from spike.nexus.vault import KEYRING_ID, Stop
 from spike.storage.protocol import Change, Put, Revision
 from spike.storage.registry import open_store
@@ -214,3 +218,50 @@ async def test_a_keeper_whose_answer_breaks_nexus_does_so_alone(around: Around) 
         assert await recover(nexus.keepers)
         await nexus.keepers.look()
         assert states(nexus) == [*[KeeperState.CURRENT] * 2, KeeperState.SUSPECT]
+
+
+async def test_what_waits_to_bring_the_key_back_is_wiped_when_the_keepers_do(
+    around: Around, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preview holds a whole second key ring; collected shards are half of what opens a slot."""
+    previewed: list[Examined] = []
+    collections: list[Collection] = []
+    hold, add = RestoreDesk.hold, Collection.add
+
+    def noted_hold(desk: RestoreDesk, found: Examined) -> Preview:
+        previewed.append(found)
+        return hold(desk, found)
+
+    def noted_add(collection: Collection, index: int, value: KeyMemory) -> None:
+        collections.append(collection)
+        add(collection, index, value)
+
+    monkeypatch.setattr(RestoreDesk, "hold", noted_hold)
+    monkeypatch.setattr(Collection, "add", noted_add)
+    target = "/v1/operator/restore"
+    async with around.nexus(born=True) as nexus:
+        status, handed_out = await nexus.call(RECOVER, "/v1/operator/recover")
+        assert status == 200
+    async with around.nexus() as nexus:
+        shard = {"id": 1, "shard": handed_out["shards"]["1"]}
+        assert (await nexus.call(RESTORE, target, shard))[0] == 200
+        asked = await nexus.seal(RESTORE, PASSWORD)
+        status, told = await nexus.call(RESTORE, f"{target}?action=password", asked)
+        assert status == 200, told
+        assert ([each.collected for each in collections], previewed[0].ring.root.wiped) == (
+            [1],
+            False,
+        )
+        assert await recover(nexus.keepers)
+        assert ([each.collected for each in collections], previewed[0].ring.root.wiped) == (
+            [0],
+            True,
+        )
+        confirm = {"confirm": told["confirm"]}
+        status, told = await nexus.call(RESTORE, f"{target}?action=password", confirm)
+        assert (status, told["err"]) == (400, "refused_already_open")
+        await put(nexus, "a")
+    async with around.nexus() as nexus:
+        assert (await nexus.restore(PASSWORD))[0] == 200
+        assert not previewed[1].ring.root.wiped, "what is brought back does not wipe itself"
+        assert await value(nexus, "a") == "a"

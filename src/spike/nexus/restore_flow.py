@@ -11,7 +11,6 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,11 +69,8 @@ class RestoreDesk:
         self._delay = AttemptDelay()
         self._pending: Preview | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._when_restored: list[Callable[[], None]] = []
-
-    def when_restored(self, act: Callable[[], None]) -> None:
-        """Do this too once a root key is back."""
-        self._when_restored.append(act)
+        # What `complete` brings back no longer waits by then.
+        vault.on_open.append(self.forget)
 
     async def preview(self, session: PasswordSession, given: RestoreInput) -> Preview:
         """Open what would be restored and check all of it. Changes nothing.
@@ -137,14 +133,11 @@ class RestoreDesk:
             StoreError: the store failed; nothing was restored.
         """
         try:
-            opened = await self._commit(found)
+            return await self._commit(found)
         except BaseException:
             if not self._vault.is_open:
                 found.ring.wipe()
             raise
-        for act in self._when_restored:
-            act()
-        return opened
 
     def forget(self) -> None:
         """Drop and wipe a restore that was not confirmed. Idempotent."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -108,6 +108,8 @@ class Vault:
         self._swap_lock = asyncio.Lock()
         self.has_keepers = False
         """Whether Keepers keep anchors; set once by who looks after them."""
+        self.on_open: list[Callable[[], None]] = []
+        """Done as soon as the root key is back, whoever brought it: what waited to bring it back is wiped."""
         self._gate = AnchorGate()
         # A keyring of which nobody knows whether it was written.
         self._uncertain: KeyRing | None = None
@@ -207,6 +209,8 @@ class Vault:
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
         self._opened = await self._drained(opened)
+        for act in self.on_open:
+            act()
         self._gate.change()
         self.changed.set()
         await self.renew_places()
