@@ -74,6 +74,7 @@ def test_later_start_asks_for_the_password_until_it_is_right(directory: Path) ->
         said = dev.wait_for("Password: ")
         assert "the password does not open" in said
         assert "not-the-password" not in said
+        assert f". {directory}/env && spike-authority run --id" in said, "where an option can go"
         said = "Password: "
         while said.endswith("Password: "):  # after a wrong one the next has to wait a second
             eventually("the prompt is hidden again", lambda: not dev.echoes())

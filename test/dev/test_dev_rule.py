@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from dev_kit import run_dev
-from spike.error import SettingError
+from dev_kit import SPIKE, run_dev
+from pilot_kit import SmallNexus, site
+from spike.client.launch import Launcher
+from spike.error import RefusedError, SettingError
 from spike.pilot.dev.backoff import FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S, Backoff
 from spike.pilot.dev.keeper import (
     COUNT,
@@ -21,12 +26,40 @@ from spike.pilot.dev.keeper import (
     sites_at,
     tally_of,
 )
-from spike.pilot.dev.machine import check_machine, choose_port, choose_ports, find_programs
+from spike.pilot.dev.machine import (
+    Programs,
+    check_machine,
+    choose_port,
+    choose_ports,
+    find_programs,
+)
+from spike.pilot.dev.opening import Opening
 from spike.pilot.dev.place import DevPlace, default_directory, require_empty
-from spike.pilot.dev.report import CameBack, Locked, Served, data_of, lines_of
+from spike.pilot.dev.report import CameBack, Event, Locked, Served, data_of, lines_of
 from spike.pilot.dev.supervisor import NotStarted
 from spike.pilot.dev.world import without_ours
+from spike.server.response import Response
 from spike.wire.own import StatusAnswer, StatusKeeper
+
+FAULT = Response(500, b'{"err":"api_internal_error"}')
+
+
+def refused() -> Response:
+    return Response(400, b'{"err":"refused_keeper","message":"Keeper 1 does not answer"}')
+
+
+class Heard:
+    """A report that counts passwords and keeps events."""
+
+    def __init__(self) -> None:
+        self.passwords = 0
+        self.events: list[Event] = []
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+
+    def show_password(self, _password: bytearray) -> None:
+        self.passwords += 1
 
 
 def test_pause_doubles_while_a_part_keeps_dying_and_has_a_limit() -> None:
@@ -89,10 +122,11 @@ def test_socket_path_is_measured_to_the_byte(tmp_path: Path) -> None:
         assert len(str(directory)) == size
         place = DevPlace(directory)
         if accepted:
-            place.prepare()
-        else:
-            with pytest.raises(SettingError, match="108 bytes"):
+            with place.claimed():
                 place.prepare()
+        else:
+            with pytest.raises(SettingError, match="108 bytes"), place.claimed():
+                raise AssertionError
 
 
 def test_directory_of_others_is_refused(tmp_path: Path) -> None:
@@ -109,6 +143,75 @@ def test_directory_with_something_in_it_is_never_taken_for_a_fresh_store(tmp_pat
     (tmp_path / "file").touch()
     with pytest.raises(SettingError, match="not empty"):
         require_empty(tmp_path)
+
+
+def test_who_does_not_hold_a_directory_deletes_nothing_in_it(tmp_path: Path) -> None:
+    directory = tmp_path / "new" / "dev"
+    ours, theirs = DevPlace(directory), DevPlace(directory)
+    with ours.claimed():
+        ours.prepare()
+        (directory / "data").mkdir()
+        (directory / "data" / "store.sqlite").write_text("the only copy")
+        with pytest.raises(SettingError, match=r"already runs .*process"), theirs.claimed():
+            theirs.empty()
+    assert (directory / "data" / "store.sqlite").read_text() == "the only copy"
+    ran = run_dev("--data", str(directory), "--ephemeral", "--port", "0")
+    assert (ran.returncode, "is not empty" in ran.stderr) == (2, True)
+    assert (directory / "data" / "store.sqlite").exists()
+
+
+def test_a_directory_that_stays_empty_is_taken_away_with_all_that_was_made_for_it(
+    tmp_path: Path,
+) -> None:
+    place = DevPlace(tmp_path / "new" / "dev")
+    with pytest.raises(ZeroDivisionError), place.claimed():
+        raise ZeroDivisionError
+    assert not (tmp_path / "new").exists()
+    place.directory.mkdir(mode=0o700, parents=True)
+    with place.claimed():
+        place.prepare()
+        assert (place.directory / "run" / "pid").read_text() == f"{os.getpid()}\n"
+        place.empty()
+    assert place.directory.is_dir(), "it was there before"
+    with pytest.raises(ZeroDivisionError), place.claimed():
+        raise ZeroDivisionError
+    assert place.directory.is_dir()
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+    command = f"ulimit -f 0; exec {SPIKE} dev --data {tmp_path}/dev --port 0"
+    ran = subprocess.run(
+        ["/bin/bash", "-c", command], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ran.returncode == 2, ran
+    assert "cannot be written" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([None, None, refused()], "is void, and the next start shows another one"),
+        ([None, None, FAULT, FAULT], "is void, unless the next start asks for it"),
+    ],
+)
+def test_a_store_that_could_not_be_made_ends_it_and_makes_its_password_void(
+    answers: list[Response | None], said: str, tmp_path: Path
+) -> None:
+    with site(SmallNexus()) as made:
+        made.nexus.answers = answers
+        report = Heard()
+        launcher = Launcher(tmp_path / "none.sock")
+        opening = Opening(
+            *(DevPlace(tmp_path), made.environment("superuser"), Programs(tmp_path)),
+            *(launcher, report),
+        )
+        with pytest.raises(RefusedError, match="the store was not made") as ended:
+            asyncio.run(opening.open())
+        launcher.close()
+        assert said in ended.value.message
+        assert (report.passwords, report.events) == (1, [])
+        assert made.nexus.state == "uninitialized"
 
 
 def test_environment_file_survives_a_name_with_spaces(tmp_path: Path) -> None:
@@ -243,6 +346,7 @@ def test_taken_port_is_one_sentence_and_what_to_do(tmp_path: Path) -> None:
     assert ran.stderr.startswith(f"Error: port {port} is taken")
     assert "Next: choose another: spike dev --port" in ran.stderr
     assert ran.stdout == ""
+    assert not (tmp_path / "dev").exists(), "what is refused leaves nothing"
 
 
 def test_long_path_is_one_sentence_and_makes_nothing(tmp_path: Path) -> None:
@@ -270,7 +374,5 @@ def test_sabotage_without_demo_is_wrong_usage() -> None:
 
 
 def _shell(script: str) -> str:
-    import subprocess
-
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     return done.stdout

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import termios
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Final
 
 from spike.client.launch import Command, Launcher
 from spike.client.nexus import NexusClient, PasswordFor
-from spike.error import NotReadyError, SettingError, SpikeError
+from spike.error import NotReadyError, RefusedError, SettingError, SpikeError
 from spike.lifecycle import password as passwords
 from spike.pilot import prompt
 from spike.pilot.dev.keeper import (
@@ -35,6 +34,7 @@ from spike.pilot.dev.report import (
     Locked,
     Report,
     Served,
+    StillLocked,
     Unlocked,
 )
 from spike.pilot.failure import Exit
@@ -66,11 +66,19 @@ class Opening:
         await self._look_until(lambda _: True)
 
     async def open(self) -> None:
-        """Do what is due. What does not work is told; the parts go on."""
+        """Do what is due. What does not work is told; the parts go on.
+
+        Raises:
+            RefusedError: a new store got no root key. Nothing is served then, so there is nothing to go on for.
+        """
         try:
             status = await asyncio.to_thread(self._status)
-            if status.state == "uninitialized":
-                await asyncio.to_thread(self._initialize)
+        except SpikeError as error:
+            self.report.tell(Failed(error.message, error.next_step))
+            return
+        if status.state == "uninitialized":
+            await asyncio.to_thread(self._initialize)
+        try:
             if status.state == "locked":
                 await self._bring_back()
             status = await self._settled()
@@ -147,9 +155,21 @@ class Opening:
             self.report.show_password(password)
             with NexusClient.for_one_command(self.environment) as nexus:
                 answer = nexus.init(PasswordFor(password, SLOT))
+        except SpikeError as error:
+            raise RefusedError(
+                f"the store was not made: {error.message}; the password shown is void, {self._unless_born()}",
+                error.next_step or "start again",
+            ) from error
         finally:
             prompt.wipe(password)
         Session(self.environment).keep_anchor(answer.anchor)
+
+    def _unless_born(self) -> str:
+        """Say how sure it is that an init that failed has made nothing: its answer may have been lost."""
+        with contextlib.suppress(SpikeError):
+            if self._status().state == "uninitialized":
+                return "and the next start shows another one"
+        return "unless the next start asks for it"
 
     async def _unlock(self) -> None:
         """Ask for the password until it is right, or until asking has no sense."""
@@ -162,8 +182,7 @@ class Opening:
                 self.report.tell(LeftLocked(self.place, "it cannot be restored here"))
                 return
             # `spike restore` has said why; another answer may be better.
-            sys.stdout.write("Still locked. Once more (Ctrl-C stops everything).\n")
-            sys.stdout.flush()
+            self.report.tell(StillLocked(self.place))
 
     async def _ask(self) -> int:
         """Let `spike restore` speak with the person at this terminal; return its exit code."""

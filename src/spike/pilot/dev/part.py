@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from spike.client.launch import Command, Launcher
+from spike.error import SettingError
 from spike.pilot.dev.place import write_private
 from spike.spiffe.id import SpiffeId
 
@@ -49,7 +50,11 @@ class RunningPart:
         Raises:
             SpikeError: it cannot be started.
         """
-        log = os.open(part.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        try:
+            log = os.open(part.log, flags, 0o600)
+        except OSError as error:
+            raise SettingError(f"{part.log} cannot be written: {error.strerror}") from error
         try:
             self._process = part.start(
                 Command(
@@ -64,7 +69,7 @@ class RunningPart:
         finally:
             os.close(log)
         # For people alone: a full disk must not keep a part from running.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(SettingError):
             write_private(part.process_file, f"{self._process.pid}\n")
         self.part = part
         self._started_s = time.monotonic()

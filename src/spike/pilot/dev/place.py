@@ -14,7 +14,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shlex
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -101,6 +103,10 @@ class DevPlace:
     def _keeper_port_file(self) -> Path:
         return self.directory / "keeper-port"
 
+    @property
+    def _process_file(self) -> Path:
+        return self.directory / _PROCESS_FILE
+
     def client_environment(self, port: int, binaries: Path) -> dict[str, str]:
         """Return the variables a command needs to speak with the parts of this place."""
         return {
@@ -112,14 +118,22 @@ class DevPlace:
         }
 
     def prepare(self) -> None:
-        """Make the directories that are missing.
+        """Make the directories that are missing, and note the number of this process.
 
         Raises:
-            SettingError: a path is too long for a socket, is not ours alone, or cannot be made.
+            SettingError: one is not ours alone or cannot be made, or there is no room.
         """
-        _require_short(self.directory / _LONGEST_SOCKET)
         for each in (self.directory, self.run, self.log, self.pilot):
             _make_private(each)
+        write_private(self._process_file, f"{os.getpid()}\n")
+
+    def empty(self) -> None:
+        """Delete all that is in the directory. Only while it is claimed, and only what began empty."""
+        for each in self.directory.iterdir():
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each)
+            else:
+                each.unlink()
 
     def write_environment(self, variables: Mapping[str, str]) -> None:
         """Write the file for a second terminal. It holds no secret."""
@@ -133,27 +147,47 @@ class DevPlace:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[None]:
-        """Hold the directory alone. The kernel lets go of it when this process ends, however it ends.
+        """Hold the directory alone; make it if it is missing, and take it away again if it stays empty.
+
+        The kernel lets go of it when this process ends, however it ends. Nothing else is written.
 
         Raises:
-            SettingError: another `spike dev` holds it.
+            SettingError: a path below it is too long for a socket; it is not ours alone, cannot be made, or
+                another `spike dev` holds it.
         """
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        _require_short(self.directory / _LONGEST_SOCKET)
+        missing = [
+            each for each in (self.directory, *self.directory.parents) if not os.path.lexists(each)
+        ]
+        descriptor = self._lock()
         try:
+            yield
+            self._process_file.unlink(missing_ok=True)
+        finally:
+            for each in missing:
+                with contextlib.suppress(OSError):  # something is in it
+                    each.rmdir()
+            os.close(descriptor)
+
+    def _lock(self) -> int:
+        while True:
+            _make_private(self.directory)
+            descriptor = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # The one who held it may have taken it away meanwhile.
+                if os.path.samestat(os.fstat(descriptor), self.directory.stat()):
+                    return descriptor
             except BlockingIOError:
+                os.close(descriptor)
                 raise self._twin() from None
-            process_file = self.directory / _PROCESS_FILE
-            write_private(process_file, f"{os.getpid()}\n")
-            yield
-            process_file.unlink(missing_ok=True)
-        finally:
+            except FileNotFoundError:
+                pass
             os.close(descriptor)
 
     def _twin(self) -> SettingError:
         try:
-            number = (self.directory / _PROCESS_FILE).read_text(encoding="ascii").strip()
+            number = self._process_file.read_text(encoding="ascii").strip()
         except OSError:
             number = ""
         who = f" (process {number})" if number.isdigit() else ""
@@ -188,6 +222,11 @@ def throw_away_directory() -> Path:
     return Path(tempfile.mkdtemp(prefix="spike-dev-")).resolve()
 
 
+def unused_directory() -> Path:
+    """Return where a new directory can be made."""
+    return Path(tempfile.gettempdir()).resolve() / f"spike-dev-{secrets.token_hex(8)}"
+
+
 def require_empty(directory: Path) -> None:
     """Return if there is nothing at `directory`, or an empty directory.
 
@@ -210,10 +249,20 @@ def require_empty(directory: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that nobody else can read, in the place of what was there."""
+    """Write a file that nobody else can read, in the place of what was there.
+
+    Raises:
+        SettingError: it cannot be written, as on a full disk.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise SettingError(
+            f"{path} cannot be written: {error.strerror}",
+            "make room, or name another directory: spike dev --data DIR",
+        ) from error
 
 
 def _require_short(socket: Path) -> None:

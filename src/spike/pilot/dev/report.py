@@ -48,6 +48,13 @@ class LeftLocked:
 
 
 @dataclass(frozen=True, slots=True)
+class StillLocked:
+    """A restore at this terminal did not work, said why, and is tried again."""
+
+    place: DevPlace
+
+
+@dataclass(frozen=True, slots=True)
 class Unlocked:
     """The root key is back."""
 
@@ -81,6 +88,7 @@ Event = (
     Served
     | Locked
     | LeftLocked
+    | StillLocked
     | Unlocked
     | CameBack
     | Failed
@@ -176,6 +184,12 @@ def lines_of(event: Event) -> list[str]:
         case LeftLocked(place, why):
             how = f"{source_line(place)} && {RESTORE}"
             return [f"The store stays locked: {why}. From another terminal: {how}"]
+        case StillLocked(place):
+            return [
+                "Still locked. Once more (Ctrl-C stops everything).",
+                "An option that it wants goes behind this command, in a second terminal:",
+                f"  {source_line(place)} && {RESTORE}",
+            ]
         case Unlocked():
             return ["", "The store is open."]
         case CameBack():
@@ -213,6 +227,8 @@ def data_of(event: Event) -> dict[str, object]:
             fields = {"recovery": recovery, **_paths(place)}
         case LeftLocked(place, why):
             fields = {"why": why, "restore": f"{source_line(place)} && {RESTORE}"}
+        case StillLocked(place):
+            fields = {"restore": f"{source_line(place)} && {RESTORE}"}
         case Stopped(left):
             fields = {"left": None if left is None else str(left)}
         case Death() | NotStarted() | Failed() | Unlocked() | CameBack() | Stopping():
