@@ -19,7 +19,8 @@ from nexus_kit import SUPERUSER, running
 from spike.error import SpikeError, StoreUnavailableError
 from spike.lifecycle.refresh import set_in_force
 from spike.nexus.keeper_refresh import refresh
-from spike.nexus.vault import KEYRING_ID, Stop
+from spike.nexus.opened import Stop
+from spike.nexus.vault import KEYRING_ID
 from spike.storage.memory import MemoryStore
 from spike.storage.protocol import Change, Put, Record, RecordId, Revision
 

@@ -24,12 +24,13 @@ from spike.lifecycle.history import record_key
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.nexus.birth_flow import Birth, initialize
 from spike.nexus.keeper_desk import KeeperDesk
+from spike.nexus.opened import Stop
 from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordDesk, PasswordSession
 from spike.nexus.place import Place
 from spike.nexus.policy_book import ACCESS_LIST_ID
 from spike.nexus.setting import read_setting
-from spike.nexus.vault import KEYRING_ID, Stop, Vault
+from spike.nexus.vault import KEYRING_ID, Vault
 from spike.nexus.watch import MemoryWatch
 from spike.storage.memory import MemoryStore
 from spike.storage.protocol import (

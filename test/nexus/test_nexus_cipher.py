@@ -22,8 +22,8 @@ from size import record, seed, size
 from spike.error import SettingError
 from spike.nexus.lite import LITE as LITE_BACKEND
 from spike.nexus.lite import Service, service_of, unserved
+from spike.nexus.opened import Stop
 from spike.nexus.setting import read_setting
-from spike.nexus.vault import Stop
 from spike.policy.rule import new_policy
 from spike.secret.cipher_blob import CipherTriple, blob_size_bytes, join_untrusted, split
 from spike.storage.protocol import HISTORY, KEYRING, POLICY, SECRET, SECRET_META

@@ -22,8 +22,9 @@ from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import Examined
 from spike.nexus.keeper_recovery import recover
 from spike.nexus.keeper_refresh import refresh
+from spike.nexus.opened import Stop
 from spike.nexus.restore_flow import Preview, RestoreDesk
-from spike.nexus.vault import KEYRING_ID, Stop
+from spike.nexus.vault import KEYRING_ID
 from spike.storage.protocol import Change, Put, Revision
 from spike.storage.registry import open_store
 

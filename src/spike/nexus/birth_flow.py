@@ -19,11 +19,12 @@ from spike.lifecycle.slot import header_of
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_refresh import NewSet, deliver, new_set, require_free, withdraw
+from spike.nexus.opened import Opened, Phase
 from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordSession
 from spike.nexus.policy_book import ACCESS_LIST_ID, PolicyBook
 from spike.nexus.sealed import SealedStore
-from spike.nexus.vault import KEYRING_ID, Opened, Phase, Vault
+from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.protocol import HISTORY, MUST_NOT_EXIST, Delete, Record, RecordId
 
 _log: Final = logging.getLogger("spike.nexus.birth_flow")

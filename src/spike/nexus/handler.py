@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from spike.nexus.vault import Opened
+from spike.nexus.opened import Opened
 from spike.policy.access import Grant, NeedsPath
 from spike.wire.message import Message
 

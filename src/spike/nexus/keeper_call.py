@@ -8,7 +8,7 @@ from spike.lifecycle.refusal import Reason, RefusalError
 from spike.nexus.handler import Handler, Writing
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_refresh import refresh
-from spike.nexus.vault import Opened
+from spike.nexus.opened import Opened
 from spike.policy.access import Grant
 from spike.wire import call
 from spike.wire.call import CallName

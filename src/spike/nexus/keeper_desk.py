@@ -23,7 +23,8 @@ from spike.lifecycle.supply import Finding, KeeperState, Step, Wanted, judge
 from spike.lifecycle.witness import Witness
 from spike.nexus.keeper_link import KeeperLink, Look
 from spike.nexus.keeper_setting import NO_KEEPERS, KeeperSetting
-from spike.nexus.vault import Opened, Stop, Vault
+from spike.nexus.opened import Opened, Stop
+from spike.nexus.vault import Vault
 from spike.spiffe.id import SpiffeId
 from spike.wire.own import StatusKeeper
 

@@ -19,7 +19,7 @@ from spike.lifecycle.refresh import set_in_force
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_recovery import fetch_anew, recover
 from spike.nexus.keeper_refresh import drop, refresh
-from spike.nexus.vault import Stop
+from spike.nexus.opened import Stop
 
 FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0

@@ -24,7 +24,8 @@ from spike.lifecycle.supply import KeeperState, judge
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.keeper_desk import KeeperDesk, wanted_of
 from spike.nexus.keeper_link import KeeperLink, Look
-from spike.nexus.vault import Opened, Vault
+from spike.nexus.opened import Opened
+from spike.nexus.vault import Vault
 
 _log: Final = logging.getLogger("spike.nexus.keeper")
 _LOOK: Final = "see that each of them runs and is the right one: spike keeper status"

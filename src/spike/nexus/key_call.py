@@ -11,10 +11,10 @@ from spike.nexus.examination import Asked, Examined
 from spike.nexus.handler import Handler, OnKey
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.lite import Service
+from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place_desk import PlaceState
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
-from spike.nexus.vault import Opened
 from spike.nexus.verification import Run, Verifier
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Extent, Grant

@@ -13,8 +13,9 @@ from spike.lifecycle.keyring import Event, Keyring
 from spike.lifecycle.state import Transition
 from spike.nexus.handler import Handler, Reading
 from spike.nexus.history_check import HistoryCheck
+from spike.nexus.opened import Opened
 from spike.nexus.pace import Pace
-from spike.nexus.vault import Opened, Vault
+from spike.nexus.vault import Vault
 from spike.nexus.verification import Run, Verifier
 from spike.nexus.verification_scan import Scan
 from spike.policy.access import Grant

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spike.nexus.handler import Handler, Reading, Writing
-from spike.nexus.vault import Opened, Vault
+from spike.nexus.opened import Opened
+from spike.nexus.vault import Vault
 from spike.policy.access import Grant
 from spike.policy.rule import Policy, new_policy, sorted_permissions
 from spike.wire import call

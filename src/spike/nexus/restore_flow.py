@@ -31,11 +31,12 @@ from spike.nexus.examination import (
     no_witness,
     slots_in_places,
 )
+from spike.nexus.opened import Opened
 from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordSession
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
-from spike.nexus.vault import KEYRING_ID, Opened, Vault
+from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, RecordId
 
 PREVIEW_LIFE_S: Final = 120

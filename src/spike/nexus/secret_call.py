@@ -8,7 +8,7 @@ from typing import Final
 
 from spike.error import InputError, NotFoundError
 from spike.nexus.handler import Handler, Reading, ReadingEach, Writing
-from spike.nexus.vault import Opened
+from spike.nexus.opened import Opened
 from spike.policy.access import Denied, Grant, NeedsPath
 from spike.secret.version import SecretMeta
 from spike.wire import call

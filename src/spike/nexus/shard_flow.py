@@ -31,9 +31,10 @@ from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.slot import header_of
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import Asked, Tried, slots_in_places
+from spike.nexus.opened import Opened, Stop
 from spike.nexus.password_desk import PasswordDesk, PasswordSession
 from spike.nexus.restore_flow import Preview, RestoreDesk
-from spike.nexus.vault import KEYRING_ID, Opened, Stop, Vault
+from spike.nexus.vault import KEYRING_ID, Vault
 
 COLLECTION_LIFE_S: Final = 600
 _log = logging.getLogger("spike.nexus.shard")

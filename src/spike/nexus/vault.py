@@ -11,8 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Final
 
 from spike.error import (
@@ -21,11 +20,11 @@ from spike.error import (
     StoreError,
     StoreUnavailableError,
 )
-from spike.lifecycle import anchor, backup, history, keyring
-from spike.lifecycle.keyring import Keyring
+from spike.lifecycle import backup, history, keyring
 from spike.lifecycle.ring import KeyRing, confirms_root
 from spike.nexus.anchor_gate import AnchorGate
 from spike.nexus.history_book import appended
+from spike.nexus.opened import Opened, Phase, Stop
 from spike.nexus.place import Place
 from spike.nexus.place_desk import PlaceDesk, PlaceState
 from spike.nexus.policy_book import PolicyBook
@@ -49,45 +48,6 @@ _NS_PER_S: Final = 1_000_000_000
 # How long an acknowledgement waits for somebody to hold an anchor: longer than one look at the Keepers takes.
 _ANCHOR_WAIT_S: Final = 10.0
 _log = logging.getLogger("spike.nexus.vault")
-
-
-class Phase(StrEnum):
-    """What the vault can do."""
-
-    UNINITIALIZED = "uninitialized"
-    LOCKED = "locked"
-    OPEN = "open"
-
-
-class Stop(StrEnum):
-    """Why nothing is written."""
-
-    WRONG_KEY = "a key in memory is not what it was"
-    NO_ANCHOR = "neither a backup place nor enough Keepers hold the newest anchor"
-    UNSURE = "it is not known which keyring the store holds"
-    OVERTAKEN = "another Nexus has changed this store's keys"
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """All that exists only while the root key is in memory."""
-
-    ring: KeyRing
-    keyring_revision: Revision
-    keyring_raw: bytes
-    sealed: SealedStore
-    secrets: SecretBook
-    policies: PolicyBook
-
-    @property
-    def document(self) -> Keyring:
-        """The keyring in force."""
-        return self.ring.document
-
-    def anchor_raw(self) -> bytes:
-        """Return the anchor of this moment, authenticated."""
-        statement = anchor.anchor_of(self.document, self.policies.access_generation)
-        return anchor.encode(statement, self.ring.root)
 
 
 class Vault:

@@ -18,12 +18,13 @@ from spike.lifecycle.census import BadReason, Finding, Tally
 from spike.lifecycle.keyring import WrappedKey
 from spike.lifecycle.state import State
 from spike.nexus.history_check import HistoryCheck
+from spike.nexus.opened import Opened, Stop
 from spike.nexus.pace import Pace
 from spike.nexus.record_check import READ_ATTEMPTS, SEALED_KINDS, header_generation
 from spike.nexus.right_check import RightCheck
 from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_check import SecretCheck
-from spike.nexus.vault import KEYRING_ID, Opened, Stop, Vault
+from spike.nexus.vault import KEYRING_ID, Vault
 from spike.nexus.verification_scan import Scan
 from spike.storage.protocol import (
     ACCESS_LIST,

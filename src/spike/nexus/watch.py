@@ -13,7 +13,8 @@ from typing import Final
 
 from spike.error import WipedError
 from spike.memory.process import Measure, check_measures
-from spike.nexus.vault import Stop, Vault
+from spike.nexus.opened import Stop
+from spike.nexus.vault import Vault
 
 INTERVAL_S: Final = 60.0
 _log = logging.getLogger("spike.nexus.watch")
