@@ -13,6 +13,7 @@ import pytest
 from around_kit import PASSWORD, SECRETS, Around, eventually, put, states, surroundings, value
 from nexus_kit import SUPERUSER
 from spike.lifecycle.supply import KeeperState
+from spike.nexus.keeper_loop import KeeperLoop
 from spike.nexus.keeper_recovery import recover
 from spike.nexus.watch import MemoryWatch
 
@@ -325,3 +326,20 @@ async def test_a_key_that_is_not_what_it_was_is_fetched_again(around: Around, wh
     async with around.nexus() as nexus:
         assert await recover(nexus.keepers)
         assert await value(nexus, "b") == "b"
+
+
+async def test_the_loop_ends_also_when_a_change_comes_with_the_end(around: Around) -> None:
+    async with around.nexus(born=True) as nexus:
+        setting = replace(nexus.keepers.setting, interval_s=60.0)
+        nexus.keepers.setting = setting
+        for steps in range(6):
+            loop = asyncio.create_task(KeeperLoop(nexus.keepers).run())
+            looks = len(around.calls)
+            await eventually(lambda before=looks: len(around.calls) >= before + 3)  # type: ignore[misc]
+            await nexus.keepers.look()
+            nexus.vault.changed.set()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            loop.cancel()
+            ended, _ = await asyncio.wait([loop], timeout=10)
+            assert ended, f"it goes on, {steps} steps after the change"

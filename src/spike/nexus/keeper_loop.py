@@ -45,8 +45,10 @@ class KeeperLoop:
         while True:
             changed.clear()
             await self._turn()
+            # Not wait_for(): in Python 3.11 it loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), self._pause())
+                async with asyncio.timeout(self._pause()):
+                    await changed.wait()
                 await asyncio.sleep(_LEAST_PAUSE_S)
 
     def _pause(self) -> float:

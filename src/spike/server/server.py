@@ -131,7 +131,8 @@ class Server:
         for connection in self._service.admission.all():
             connection.retire()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._service.quiet(), grace_s)
+            async with asyncio.timeout(grace_s):
+                await self._service.quiet()
         for connection in self._service.admission.all():
             connection.evict()
         handlers = [task for each in self._service.answering if (task := each.cancel()) is not None]

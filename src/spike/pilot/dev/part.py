@@ -108,7 +108,8 @@ async def stopped(process: subprocess.Popen[bytes], patience_s: float) -> None:
     """End a child: SIGTERM, and SIGKILL after `patience_s`. Idempotent."""
     process.terminate()
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(ended(process), patience_s)
+        async with asyncio.timeout(patience_s):
+            await ended(process)
         return
     process.kill()
     await ended(process)
