@@ -14,7 +14,7 @@ import pytest
 from size import PROOF, record, seed
 
 HERE = Path(__file__).resolve().parent
-AT_ONCE = 8
+AT_ONCE = 16
 SECONDS = 60
 RUNS = 1_000_000
 
