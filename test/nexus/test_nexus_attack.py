@@ -130,13 +130,17 @@ async def test_a_history_entry_of_another_life_is_replaced_and_the_chain_holds(l
         assert b'"kind":"restore"' in entry.plaintext
 
 
+@pytest.mark.parametrize(
+    ("fence", "name"), [(99, "refused_stale_store"), (2**62, "refused_damaged")]
+)
 async def test_a_fence_that_a_storage_writer_raised_is_named_and_commits_nothing(
-    lost: Lost,
+    lost: Lost, fence: int, name: str
 ) -> None:
+    """As of an old copy, or, further than any store comes, as set by somebody."""
     async with running(lost.data, place=lost.place, born=False) as nexus:
         before = await blob_of(nexus.store, KEYRING_ID)
-        await write(nexus.store, SetFence(2**62))
-        assert name_of(await nexus.restore(PASSWORD)) == "refused_stale_store"
+        await write(nexus.store, SetFence(fence))
+        assert name_of(await nexus.restore(PASSWORD)) == name
         assert await blob_of(nexus.store, KEYRING_ID) == before
 
 
