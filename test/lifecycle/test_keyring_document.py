@@ -60,10 +60,15 @@ def test_a_cut_or_extended_document_is_refused(born: lifecycle_kit.Born, cut: in
 
 
 def test_a_newer_format_is_refused_naming_the_one_needed(born: lifecycle_kit.Born) -> None:
-    newer = born.raw.replace(b"spike-keyring 1\n", b"spike-keyring 2\n")
-    with pytest.raises(NewerFormatError, match="format 2") as caught:
+    newer = born.raw.replace(b"spike-keyring 1\n", b"spike-keyring 3\n")
+    with pytest.raises(NewerFormatError, match="format 3") as caught:
         keyring.decode_untrusted(newer)
-    assert "keyring format 2" in caught.value.next_step
+    assert "keyring format 3" in caught.value.next_step
+
+
+def test_a_document_carries_the_lowest_format_that_holds_it(born: lifecycle_kit.Born) -> None:
+    with pytest.raises(FormatError, match="another format"):
+        keyring.decode_untrusted(born.raw.replace(b"spike-keyring 1\n", b"spike-keyring 2\n"))
 
 
 def test_more_than_a_mebibyte_is_refused_before_it_is_parsed() -> None:

@@ -8,6 +8,9 @@ hint that can at worst lead to a refusal.
 * `lineage` names one life of a store: a restore on another machine begins a new one.
 * An event is written in the same replacement that makes it true and stays in `outbox` until it has been appended to
   the history.
+
+A document carries the lowest format that holds it: 1, or 2 while it names what format 1 had no word for (`_format`).
+So the format follows from the content, and there is one encoding of each keyring.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from spike.lifecycle.document import Document
 from spike.lifecycle.state import State, Transition, state_of
 from spike.memory.key_memory import KeyMemory
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 LIMIT_BYTES: Final = 1 << 20
 THING: Final = "keyring"
 
@@ -52,6 +55,8 @@ class KeyPurpose(StrEnum):
     CIPHER = "cipher"
     AUDIT = "audit"
     BACKUP_AUTH = "backup-auth"
+    ROOT = "root"
+    """A root-key generation that can still be gone back to, kept under the one that took its place."""
 
 
 class RootGeneration(_Part, frozen=True):
@@ -85,6 +90,11 @@ class WrappedKey(_Part, frozen=True):
     def state(self) -> State:
         """The present state."""
         return state_of(self.history)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is still a key: it is not destroyed."""
+        return self.state is not State.DESTROYED
 
 
 class SealedRoot(_Part, frozen=True):
@@ -163,6 +173,81 @@ class LifecycleOperation(_Part, frozen=True):
     detail: dict[str, str]
 
 
+class RotationKind(StrEnum):
+    """Towards what a rotation goes."""
+
+    ROTATION = "rotation"
+    ROLLBACK = "rollback"
+
+
+class Scope(StrEnum):
+    """Which keys a rotation replaces."""
+
+    FULL = "full"
+    ROOT_ONLY = "root-only"
+    DATA_ONLY = "data-only"
+
+
+class Phase(StrEnum):
+    """How far a rotation is; see spike.lifecycle.rotation."""
+
+    PREPARED = "prepared"
+    DISTRIBUTED = "distributed"
+    BACKED_UP = "backed-up"
+    RE_ENCRYPTING = "re-encrypting"
+    VERIFIED = "verified"
+    FINALIZING = "finalizing"
+
+
+class Emergency(_Part, frozen=True):
+    """Why a rotation could not wait: what had leaked (`root`, `shards`, `slot:NAME`, `keeper:INDEX`)."""
+
+    leaked: Annotated[tuple[Text, ...], Meta(min_length=1)]
+
+
+class Succession(_Part, frozen=True):
+    """The generation that a key had and the one that takes its place; the same number where it stays."""
+
+    before: Number
+    after: Number
+
+
+class Rotation(_Part, frozen=True, omit_defaults=True):
+    """A rotation that is not finalized yet. Up to VERIFIED it is the lifecycle operation in progress.
+
+    `next_keys` are all keys as wrapped under the root key that is being brought in; empty from the flip on.
+    `of` is the rotation that a rollback undoes. `max_rate` is in records a second; 0 leaves it to the pace.
+    `without_keepers`: it goes on with the slots alone. `left_out` are the indexes of Keepers that need not confirm.
+    """
+
+    id: Id
+    kind: RotationKind
+    scope: Scope
+    phase: Phase
+    started_at: Moment
+    actor: Text
+    reason: Text
+    root: Succession
+    record: Succession
+    cipher: Succession
+    window_s: Counter
+    max_rate: Counter
+    attempt: Number = 1
+    emergency: Emergency | None = None
+    left_out: tuple[Annotated[int, Meta(ge=1, le=255)], ...] = ()
+    without_keepers: bool = False
+    paused: bool = False
+    of: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    flipped_at: str = ""
+    verified_at: str = ""
+    next_keys: tuple[WrappedKey, ...] = ()
+
+    @property
+    def is_blocking(self) -> bool:
+        """Whether no other lifecycle operation may begin: all the time but in the rollback window."""
+        return self.phase is not Phase.VERIFIED
+
+
 class Event(_Part, frozen=True):
     """Something that became true with the replacement it was written in."""
 
@@ -173,7 +258,7 @@ class Event(_Part, frozen=True):
     detail: dict[str, str]
 
 
-class Keyring(_Part, frozen=True):
+class Keyring(_Part, frozen=True, omit_defaults=True):
     """The whole document. See the module's docstring and docs/reference/format.md."""
 
     store_id: Id
@@ -191,6 +276,7 @@ class Keyring(_Part, frozen=True):
     next_event: Counter
     outbox: tuple[Event, ...]
     audit_head: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
+    rotation: Rotation | None = None
 
     @property
     def active_root(self) -> RootGeneration:
@@ -269,6 +355,8 @@ def decode_untrusted(raw: bytes) -> UnconfirmedKeyring:
     split = document.split_untrusted(raw, THING, FORMAT, LIMIT_BYTES)
     hint = document.read_untrusted(split.body, Keyring, THING)
     _check_consistent(hint)
+    if split.format != _format(hint):
+        raise FormatError("the keyring is damaged: it carries the number of another format")
     return UnconfirmedKeyring(raw, split, hint)
 
 
@@ -281,7 +369,7 @@ def encode(keyring: Keyring, root: KeyMemory) -> bytes:
     _check_consistent(keyring)
     store = bytes.fromhex(keyring.store_id)
     with purpose_key(root, Purpose.KEYRING_MAC, store, keyring.active_root.number) as key:
-        raw = document.compose(THING, FORMAT, keyring, key)
+        raw = document.compose(THING, _format(keyring), keyring, key)
     if len(raw) > LIMIT_BYTES:
         raise FormatError(f"the keyring has grown over {LIMIT_BYTES} bytes")
     return raw
@@ -307,10 +395,16 @@ def _check_consistent(keyring: Keyring) -> None:
         raise FormatError("the keyring is damaged: it has two slots of recovery shards")
     if keyring.oldest_cipher > keyring.active_key(KeyPurpose.CIPHER).number:
         raise FormatError("the keyring is damaged: it accepts nothing that its cipher key encrypts")
-    if any(key.state is State.ACTIVE and key.root != active.number for key in keyring.keys):
+    if any(key.is_live and key.root != active.number for key in keyring.keys):
         raise FormatError(
-            "the keyring is damaged: an active key is wrapped under a root key that is not active"
+            "the keyring is damaged: a key is wrapped under a root key that is not active"
         )
+
+
+def _format(keyring: Keyring) -> int:
+    """Return the lowest format that holds a keyring."""
+    has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
+    return 1 if keyring.rotation is None and not has_root else 2
 
 
 def _check_shards(slot: Slot) -> None:

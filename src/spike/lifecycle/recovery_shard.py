@@ -31,6 +31,7 @@ from spike.lifecycle.keyring import (
     SlotKind,
     WrappedKey,
 )
+from spike.lifecycle.operation import require_idle
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import KeyName, check_of, wrap
 from spike.lifecycle.slot import seal_root
@@ -82,12 +83,7 @@ def with_shards(
     Raises:
         RefusalError: BUSY, another lifecycle operation is in progress.
     """
-    if document.operation is not None:
-        raise RefusalError(
-            Reason.BUSY,
-            f"a lifecycle operation is in progress: {document.operation.kind}",
-            "wait until it has ended; see spike status",
-        )
+    require_idle(document)
     replaced = document.shard_slot
     kept = tuple(slot for slot in document.slots if slot is not replaced)
     slot = _sealed_slot(document, root, new, _free_name(kept), at)

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from spike.lifecycle.keyring import Event, Keyring, LifecycleOperation, ShareSet
+from spike.lifecycle.operation import require_idle
 from spike.lifecycle.refusal import Reason, RefusalError
 
 KIND: Final = "refresh"
@@ -42,12 +43,7 @@ def begun(document: Keyring, incoming: ShareSet, at: str, actor: str) -> Keyring
     Raises:
         RefusalError: BUSY, another lifecycle operation is in progress.
     """
-    if document.operation is not None:
-        raise RefusalError(
-            Reason.BUSY,
-            f"a lifecycle operation is in progress: {document.operation.kind}",
-            "wait until it has ended; see spike status",
-        )
+    require_idle(document)
     operation = LifecycleOperation(
         id=incoming.id, kind=KIND, phase=_PREPARED, started_at=at, actor=actor, detail={}
     )
