@@ -257,3 +257,79 @@ def test_a_key_backup_holds_the_whole_keyring_and_no_changed_byte_is_believed(
         changed[position] ^= 1
         with pytest.raises(RefusalError):
             restore.confirm(restore.choose(None, bytes(changed)), born.ring.root)
+
+
+def pending_of(ring: KeyRing) -> bytes:
+    """Return the pending backup of the keyring that is to follow."""
+    following = restore.recovered(ring.document, LATER, "nexus", "0" * 32)
+    statement = anchor.encode(anchor.anchor_of(following, 1), ring.root)
+    raw = keyring.encode(following, ring.root)
+    return backup.encode(raw, statement, LATER, following, ring.root, pending=True)
+
+
+def test_a_pending_backup_says_so_and_only_it_does(born: lifecycle_kit.Born) -> None:
+    plain, pending = backup_of(born.ring), pending_of(born.ring)
+    assert plain.startswith(b"spike-backup 1\n")
+    assert b"pending" not in plain.partition(b'"keyring"')[0]
+    assert pending.startswith(b"spike-backup 2\n")
+    assert not backup.decode_untrusted(plain).pending
+    assert backup.decode_untrusted(pending).pending
+
+
+@pytest.mark.parametrize("kind", ["plain", "pending"])
+def test_a_backup_cannot_be_made_to_say_otherwise(born: lifecycle_kit.Born, kind: str) -> None:
+    raw, others = backup_of(born.ring), []
+    if kind == "plain":
+        newer = raw.replace(b"backup 1\n", b"backup 2\n")
+        others = [newer, newer.replace(b'"}\n', b'","pending":true}\n')]
+    else:
+        raw = pending_of(born.ring)
+        others = [
+            raw.replace(b"backup 2\n", b"backup 1\n"),
+            raw.replace(b',"pending":true', b""),
+            raw.replace(b',"pending":true', b',"pending":false'),
+            raw.replace(b"backup 2\n", b"backup 1\n").replace(b',"pending":true', b""),
+        ]
+    for other in others:
+        assert other != raw
+        with pytest.raises(RefusalError) as caught:
+            restore.confirm(restore.choose(None, other), born.ring.root)
+        assert caught.value.reason in (Reason.DAMAGED, Reason.PLANTED)
+
+
+def in_force(born: lifecycle_kit.Born, stored: bytes | None, *seen: anchor.Anchor) -> None:
+    candidate = restore.choose(None, pending_of(born.ring))
+    confirmed = restore.confirm(candidate, born.ring.root)
+    restore.require_in_force(candidate, confirmed, stored, born.ring.root, seen)
+
+
+def test_a_pending_backup_counts_once_the_keyring_at_hand_names_its_root_key_active(
+    born: lifecycle_kit.Born,
+) -> None:
+    in_force(born, born.raw)
+    other = lifecycle_kit.born()  # what is at hand has another root key active
+    with refused(Reason.PENDING):
+        in_force(born, other.raw)
+    tampered = born.raw.replace(b'"revision":1', b'"revision":9')
+    with refused(Reason.PENDING):
+        in_force(born, tampered)
+
+
+@pytest.mark.parametrize("stored", [None, b"", b"garbage"])
+def test_without_a_keyring_a_pending_backup_needs_an_anchor_that_is_as_far(
+    born: lifecycle_kit.Born, stored: bytes | None
+) -> None:
+    at_hand = anchor.anchor_of(
+        born.ring.document, 1
+    )  # of before: epoch 1, and what is pending is of epoch 2
+    reached = msgspec.structs.replace(at_hand, epoch=2)
+    elsewhere = msgspec.structs.replace(at_hand, epoch=9, lineage="0" * 32)
+    for seen in ((), (at_hand,), (elsewhere,)):
+        with refused(Reason.PENDING):
+            in_force(born, stored, *seen)
+    in_force(born, stored, at_hand, reached)
+
+
+def test_a_backup_that_is_not_pending_needs_no_such_word(born: lifecycle_kit.Born) -> None:
+    candidate = restore.choose(None, backup_of(born.ring))
+    restore.require_in_force(candidate, born.ring.document, None, born.ring.root, ())

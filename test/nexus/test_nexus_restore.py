@@ -339,7 +339,7 @@ async def test_a_damaged_or_newer_backup_is_named(lost: Lost, change: str) -> No
         "cut": ("damaged", raw[:-1]),
         "extended": ("damaged", raw + b"\n"),
         "flipped": ("planted", raw.replace(b'"written_at":"2', b'"written_at":"3')),
-        "newer": ("newer_format", raw.replace(b"spike-backup 1", b"spike-backup 2")),
+        "newer": ("newer_format", raw.replace(b"spike-backup 1", b"spike-backup 3")),
         "empty": ("damaged", b"\n"),
     }[change]
     async with running(lost.data, place=lost.place, born=False) as nexus:

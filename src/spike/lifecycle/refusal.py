@@ -24,6 +24,7 @@ class Reason(StrEnum):
     PLANTED = "planted"
     FOREIGN = "foreign"
     OLD = "old"
+    PENDING = "pending"
     STALE_STORE = "stale_store"
     EXPIRED = "expired"
     KEEPER = "keeper"

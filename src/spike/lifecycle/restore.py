@@ -5,7 +5,8 @@ Steps, in this order; a failed one ends the restore with a name and changes noth
 1. `choose`: the copy in the store, or the key backup that was handed in.
 2. The slot is opened with its password (in the child process); the sealed copy's MAC comes before its content.
 3. `confirm`: the root key gives the check value and authenticates the whole keyring.
-4. `compare_copies`: with a backup handed in, which of backup and store is the newer one.
+4. `compare_copies`: with a backup handed in, which of backup and store is the newer one; `require_in_force`: one that
+   says it is pending must have come into force since.
 5. `require_current`: no valid anchor says that the store had been further.
 6. The caller opens the access list and one record of each kind (`lifecycle` knows no storage). Only this tells
    whose store it is, where its keyring cannot be authenticated.
@@ -196,15 +197,8 @@ def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) ->
         RefusalError: FOREIGN (another lineage), OLD (the store has a newer one) or STALE_STORE (it has an older
             one).
     """
-    if stored is None:
-        return
-    try:
-        held = keyring.decode_untrusted(stored)
-    except NewerFormatError as error:
-        raise RefusalError(Reason.NEWER_FORMAT, error.message, error.next_step) from error
-    except FormatError:
-        return
-    present = held.confirmed_by(root)
+    held = _readable(stored)
+    present = None if held is None else held.confirmed_by(root)
     if present is None:
         return
     if present.lineage != confirmed.lineage:
@@ -225,6 +219,53 @@ def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) ->
         raise RefusalError(
             Reason.STALE_STORE, message, "put the newest copy of the store back and try again"
         )
+
+
+def require_in_force(
+    candidate: Candidate,
+    confirmed: Keyring,
+    stored: bytes | None,
+    root: KeyMemory,
+    valid_outside: Iterable[Anchor],
+) -> None:
+    """Return if a key backup is not pending, or if its keyring is known to have come into force since.
+
+    The store's keyring tells, when it names the same root key active and is authenticated by it. Where the store has no
+    keyring that can be read, `valid_outside` tell: anchors that are valid under this root key and come from outside of
+    the backup. The backup's own anchor was made before anybody knew whether it would ever hold.
+
+    Raises:
+        RefusalError: PENDING; or NEWER_FORMAT, the store's keyring is of a newer format.
+    """
+    if candidate.backup is None or not candidate.backup.pending:
+        return
+    held = _readable(stored)
+    if held is not None:
+        present = held.confirmed_by(root)
+        in_force = present is not None and present.active_root.check == confirmed.active_root.check
+    else:
+        in_force = any(
+            seen.lineage == confirmed.lineage and seen.epoch >= confirmed.epoch
+            for seen in valid_outside
+        )
+    if not in_force:
+        raise RefusalError(
+            Reason.PENDING,
+            f"the backup is pending: nothing says that its root key, generation {confirmed.active_root.number}, "
+            "has ever been in force",
+            "restore from the backup in force, the file without .pending: spike restore --backup FILE",
+        )
+
+
+def _readable(stored: bytes | None) -> UnconfirmedKeyring | None:
+    if stored is None:
+        return None
+    try:
+        return keyring.decode_untrusted(stored)
+    except NewerFormatError as error:
+        raise RefusalError(Reason.NEWER_FORMAT, error.message, error.next_step) from error
+    except FormatError:
+        return None
 
 
 def require_current(

@@ -32,6 +32,7 @@ from spike.storage.protocol import Record
 Witnesses = Callable[[], Awaitable[Sequence[Witness]]]
 """Asks the Keepers what they hold; who does not answer is left out."""
 
+_OWN_ANCHOR: Final = "the backup's anchor"
 _UNCONFIRMED: Final = (
     "no anchor confirms that this is the newest copy: an old one would look the same"
 )
@@ -97,6 +98,13 @@ async def examine(
         found = await _anchors(vault, tried.candidate, confirmed.store_id, asked.anchors)
         found += [(f"{each.name}'s anchor", each.anchor) for each in keepers if each.anchor]
         heard = _Heard.of(found, confirmed, root)
+        rules.require_in_force(
+            tried.candidate,
+            confirmed,
+            None if tried.stored is None else tried.stored.blob,
+            root,
+            [seen for name, seen in heard.valid if name != _OWN_ANCHOR],
+        )
         ring = open_ring(confirmed, root)
     except BaseException:
         root.wipe()
@@ -229,7 +237,7 @@ async def _anchors(
 ) -> list[tuple[str, bytes]]:
     found = [("the anchor that was handed in", raw) for raw in given if raw]
     if candidate.backup is not None:
-        found.append(("the backup's anchor", candidate.backup.anchor_raw))
+        found.append((_OWN_ANCHOR, candidate.backup.anchor_raw))
     in_places = await anchors_of_places(vault, store_id)
     return found + [("a backup place's anchor", raw) for raw in in_places]
 
@@ -245,5 +253,7 @@ async def anchors_of_places(vault: Vault, store_id: str) -> list[bytes]:
         held = await asyncio.to_thread(state.place.read_backup, store_id)
         if held is not None:
             with contextlib.suppress(FormatError):
-                found.append(backup.decode_untrusted(held).anchor_raw)
+                copy = backup.decode_untrusted(held)
+                # What is pending says how far the store may come, not how far it came.
+                found += [] if copy.pending else [copy.anchor_raw]
     return found

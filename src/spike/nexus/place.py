@@ -1,5 +1,8 @@
 """A backup place: a directory that holds the newest key backup and the newest anchor of a store.
 
+While a rotation is on its way there is a third file, the pending key backup: that of the keyring that is to follow. It
+never lies in the place of the one in force.
+
 A file is written whole beside the one it replaces, synced, read back and compared, and only then takes its name. So a
 place never holds less than it held, whatever happens in between. It can be lost or tampered with like any storage:
 what is read from it is confirmed by the root key before it is believed.
@@ -17,6 +20,7 @@ from spike.error import SettingError, StoreUnavailableError
 from spike.lifecycle import anchor, backup
 
 _BACKUP: Final = "key-backup"
+_PENDING: Final = "key-backup.pending"
 _ANCHOR: Final = "anchor"
 
 
@@ -54,6 +58,29 @@ class Place:
         """
         self._write(self._path(store_id, _BACKUP), raw)
 
+    def write_pending(self, store_id: str, raw: bytes) -> None:
+        """Replace the pending key backup of a store; the one in force is not touched.
+
+        Raises:
+            StoreUnavailableError: it could not be written and read back.
+        """
+        self._write(self._path(store_id, _PENDING), raw)
+
+    def remove_pending(self, store_id: str) -> None:
+        """Remove the pending key backup of a store, and see that it is gone. Idempotent.
+
+        Raises:
+            StoreUnavailableError: it is still there.
+        """
+        path = self._path(store_id, _PENDING)
+        try:
+            path.unlink(missing_ok=True)
+            _sync_directory(self.directory)
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"the pending key backup {path} cannot be removed: {error.strerror}"
+            ) from error
+
     def write_anchor(self, store_id: str, raw: bytes) -> None:
         """Replace the anchor of a store.
 
@@ -65,6 +92,10 @@ class Place:
     def read_backup(self, store_id: str) -> bytes | None:
         """Return the key backup of a store, or None when there is none that can be read."""
         return _read(self._path(store_id, _BACKUP), backup.LIMIT_BYTES)
+
+    def read_pending(self, store_id: str) -> bytes | None:
+        """Return the pending key backup of a store, or None when there is none that can be read."""
+        return _read(self._path(store_id, _PENDING), backup.LIMIT_BYTES)
 
     def read_anchor(self, store_id: str) -> bytes | None:
         """Return the anchor of a store, or None when there is none that can be read."""
