@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from spike.storage.sqlite import SqliteStore
+from spike.storage.sqlite import Files, SqliteStore
 from spike.storage.sqlite_directory import claim_directory
 from spike.storage.sqlite_schema import open_reader, open_writer
 from spike.storage.sqlite_writer import Writer
@@ -19,7 +19,7 @@ def open_with_connection(directory: Path) -> tuple[SqliteStore, sqlite3.Connecti
     claim = claim_directory(directory)
     connection, number = open_writer(claim.database)
     reader = open_reader(claim.database)
-    return SqliteStore(claim, number, reader, Writer(connection, claim.log)), connection
+    return SqliteStore(claim, Files(number, reader, Writer(connection, claim.log))), connection
 
 
 @dataclass

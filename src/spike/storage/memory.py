@@ -4,6 +4,7 @@ tests."""
 from __future__ import annotations
 
 import asyncio
+import re
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,10 @@ from spike.storage.protocol import (
 )
 
 _Position = tuple[str, str]
+_State = tuple[dict[RecordId, Record], dict[Kind, list[_Position]], int, int]
+"""Records, positions, the last revision, the fence."""
 _FORMAT: Final = 1
+_ASIDE: Final = re.compile(r"[a-zA-Z0-9-]{1,64}")
 
 
 async def open_store(directory: Path) -> Store:
@@ -57,6 +61,7 @@ class MemoryStore:
         self._positions: dict[Kind, list[_Position]] = {}
         self._revision = 0
         self._fence = 0
+        self._aside: dict[str, _State] = {}
         self._closed = False
 
     async def get(self, id: RecordId) -> Record | None:  # noqa: A002 - the field's own name
@@ -136,6 +141,47 @@ class MemoryStore:
             raise InputError("a purge has a budget of at least 1 byte")
         return 0
 
+    async def snapshot(self) -> MemorySnapshot:
+        """See CanSnapshot. It shares the blobs, which nobody changes."""
+        self._check_open()
+        records = [
+            self._records[RecordId(kind, *position)]
+            for kind in sorted(self._positions)
+            for position in self._positions[kind]
+        ]
+        return MemorySnapshot(self._fence, records)
+
+    async def set_aside(self, name: str) -> None:
+        """See CanSetAside. Gone with the process, like the rest."""
+        self._check_open()
+        if _ASIDE.fullmatch(name) is None or name in self._aside:
+            raise InputError(f"{name!r} is no name for what is set aside, or is taken")
+        self._aside[name] = self._replace(({}, {}, 0, 0))
+
+    async def asides(self) -> Sequence[str]:
+        """See CanSetAside."""
+        self._check_open()
+        return sorted(self._aside)
+
+    async def bring_back(self, name: str, present_as: str | None) -> None:
+        """See CanSetAside."""
+        self._check_open()
+        if name not in self._aside:
+            raise InputError(f"nothing is aside under the name {name!r}")
+        if present_as is not None:
+            await self.set_aside(present_as)
+        self._replace(self._aside.pop(name))
+
+    async def erase(self) -> None:
+        """See CanErase."""
+        self._check_open()
+        self._replace(({}, {}, 0, 0))
+
+    def _replace(self, state: _State) -> _State:
+        before = self._records, self._positions, self._revision, self._fence
+        self._records, self._positions, self._revision, self._fence = state
+        return before
+
     async def close(self) -> None:
         """See Store. The records are gone."""
         self._closed = True
@@ -181,6 +227,34 @@ class MemoryStore:
         end = prefix_end(prefix)
         stop = len(positions) if end is None else bisect_left(positions, (end, ""))
         return (self._records[RecordId(kind, *positions[at])] for at in range(start, stop))
+
+
+class MemorySnapshot:
+    """See spike.storage.ability.Snapshot."""
+
+    def __init__(self, fence: int, records: list[Record]) -> None:
+        self._fence = fence
+        self._left = iter(records)
+
+    @property
+    def fence(self) -> int:
+        """See Snapshot."""
+        return self._fence
+
+    async def read(self, limit_bytes: int) -> Sequence[Record]:
+        """See Snapshot."""
+        if limit_bytes < 1:
+            raise InputError("a part of a snapshot has at least 1 byte")
+        found: list[Record] = []
+        size_bytes = 0
+        while size_bytes < limit_bytes and (record := next(self._left, None)) is not None:
+            found.append(record)
+            size_bytes += len(record.blob) or 1
+        return found
+
+    async def close(self) -> None:
+        """See Snapshot."""
+        self._left = iter(())
 
 
 def _page(records: Iterator[Record], limit: int, wanted: Callable[[Record], bool]) -> Page[Record]:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from spike.error import InputError, StoreUnavailableError
 from spike.storage.decision import check_changes
 from spike.storage.order import cursor_at, position_untrusted, prefix_end
 from spike.storage.protocol import (
-    GENERATION_LIMIT,
     PAGE_BYTE_LIMIT,
     Census,
     Change,
@@ -40,10 +39,13 @@ from spike.storage.protocol import (
     check_kind,
     check_page_limit,
 )
+from spike.storage.sqlite_aside import Asides
 from spike.storage.sqlite_change import read_state
 from spike.storage.sqlite_directory import DirectoryClaim, claim_directory
 from spike.storage.sqlite_fault import corrupt, store_error
+from spike.storage.sqlite_row import read_head, read_numbers, read_record
 from spike.storage.sqlite_schema import open_reader, open_writer
+from spike.storage.sqlite_snapshot import SqliteSnapshot
 from spike.storage.sqlite_writer import Writer, size_of
 
 _GET: Final = (
@@ -82,8 +84,23 @@ async def open_store(directory: Path) -> Store:
     with ExitStack() as undo:
         claim = claim_directory(directory)
         undo.callback(claim.release)
+        files = _open_files(claim)
+        undo.pop_all()
+        return SqliteStore(claim, files)
+
+
+class Files(NamedTuple):
+    """The open file of a store: its format, and who reads and who writes it."""
+
+    format: int
+    reader: sqlite3.Connection
+    writer: Writer
+
+
+def _open_files(claim: DirectoryClaim) -> Files:
+    with ExitStack() as undo:
         try:
-            connection, format = open_writer(claim.database)  # noqa: A001 - the glossary's word
+            connection, found = open_writer(claim.database)
             undo.callback(connection.close)
             reader = open_reader(claim.database)
             undo.callback(reader.close)
@@ -91,25 +108,18 @@ async def open_store(directory: Path) -> Store:
         except sqlite3.Error as error:
             raise store_error(error) from error
         undo.pop_all()
-        return SqliteStore(claim, format, reader, writer)
+        return Files(found, reader, writer)
 
 
 class SqliteStore:
     """A store in one SQLite file. Used from one event loop; made by `open_store`."""
 
-    def __init__(
-        self,
-        claim: DirectoryClaim,
-        format: int,  # noqa: A002 - the glossary's word
-        reader: sqlite3.Connection,
-        writer: Writer,
-    ) -> None:
+    def __init__(self, claim: DirectoryClaim, files: Files) -> None:
         self._claim = claim
-        self._format = format
-        self._reader = reader
-        self._writer = writer
-        # One thread: a census never runs beside a check, and idle it costs nothing.
-        self._long_read = ThreadPoolExecutor(1, thread_name_prefix="spike-storage-read")
+        self._format, self._reader, self._writer = files
+        self._long_read = _long_reader()
+        self._snapshots: set[SqliteSnapshot] = set()
+        self._moving = asyncio.Lock()
         self._closing: asyncio.Task[None] | None = None
 
     async def get(self, id: RecordId) -> Record | None:  # noqa: A002 - the field's own name
@@ -124,7 +134,7 @@ class SqliteStore:
         blob, generation, revision = row
         if type(blob) is not bytes:
             raise corrupt("a record has columns of wrong types")
-        return Record(id, blob, *_numbers(generation, revision))
+        return Record(id, blob, *read_numbers(generation, revision))
 
     async def put(self, change: Put, *, fence: int | None) -> Revision:
         """See Store."""
@@ -144,13 +154,13 @@ class SqliteStore:
 
     async def scan(self, kind: Kind, prefix: str, after: Cursor | None, limit: int) -> Page[Record]:
         """See Store."""
-        return self._page(_SCAN, _record, (kind,), prefix=prefix, after=after, limit=limit)
+        return self._page(_SCAN, read_record, (kind,), prefix=prefix, after=after, limit=limit)
 
     async def scan_key(
         self, kind: Kind, prefix: str, after: Cursor | None, limit: int
     ) -> Page[RecordHead]:
         """See Store."""
-        return self._page(_SCAN_KEY, _head, (kind,), prefix=prefix, after=after, limit=limit)
+        return self._page(_SCAN_KEY, read_head, (kind,), prefix=prefix, after=after, limit=limit)
 
     async def scan_generation(
         self, kind: Kind, generation: int, after: Cursor | None, limit: int
@@ -158,7 +168,7 @@ class SqliteStore:
         """See Store."""
         check_generation(generation)
         return self._page(
-            _SCAN_GENERATION, _record, (kind, generation), prefix="", after=after, limit=limit
+            _SCAN_GENERATION, read_record, (kind, generation), prefix="", after=after, limit=limit
         )
 
     async def census(self) -> Census:
@@ -216,6 +226,33 @@ class SqliteStore:
             raise InputError("a purge has a budget of at least 1 byte")
         return await self._writer.purge(budget_bytes)
 
+    async def snapshot(self) -> SqliteSnapshot:
+        """See CanSnapshot. Until it is closed the log keeps what was written meanwhile."""
+        self._check_open()
+        snapshot = await SqliteSnapshot.open(self._claim.database, self._snapshots.discard)
+        self._snapshots.add(snapshot)
+        return snapshot
+
+    async def set_aside(self, name: str) -> None:
+        """See CanSetAside. The file lies in the directory `aside/NAME` of the store's directory."""
+        await self._with_files_closed(lambda: self._asides.put(name))
+
+    async def bring_back(self, name: str, present_as: str | None) -> None:
+        """See CanSetAside."""
+        await self._with_files_closed(lambda: self._asides.take(name, present_as))
+
+    async def asides(self) -> Sequence[str]:
+        """See CanSetAside."""
+        return await asyncio.to_thread(self._asides.names)
+
+    async def erase(self) -> None:
+        """See CanErase. What the disk keeps of a removed file is beyond an engine's reach."""
+        await self._with_files_closed(self._asides.remove_present)
+
+    @property
+    def _asides(self) -> Asides:
+        return Asides(self._claim.path)
+
     async def close(self) -> None:
         """See Store. Goes on to its end also when the awaiting task is cancelled."""
         if self._closing is None:
@@ -223,15 +260,46 @@ class SqliteStore:
         await asyncio.shield(self._closing)
 
     async def _close(self) -> None:
+        async with self._moving:
+            await self._close_files()
+            self._claim.release()
+
+    async def _close_files(self) -> None:
+        for snapshot in tuple(self._snapshots):
+            await snapshot.close()
         # The writer is last: the connection that closes last empties and removes the log.
         await asyncio.to_thread(self._long_read.shutdown)
         self._reader.close()
         await self._writer.stop()
-        self._claim.release()
+
+    async def _with_files_closed(self, act: Callable[[], None]) -> None:
+        """Do something to the file while nobody has it open, and open what lies there then.
+
+        A task that is cancelled does not leave the store closed.
+        """
+        self._check_open()
+        await asyncio.shield(asyncio.ensure_future(self._moved(act)))
+
+    async def _moved(self, act: Callable[[], None]) -> None:
+        async with self._moving:
+            await self._close_files()
+            try:
+                await asyncio.to_thread(act)
+            except OSError as error:
+                raise StoreUnavailableError(
+                    f"the store's file cannot be moved: {error.strerror}", "look at the disk"
+                ) from error
+            finally:
+                # Whether it was moved or not: there is a store again, or each call says that there is none.
+                self._claim.make_database()
+                self._format, self._reader, self._writer = _open_files(self._claim)
+                self._long_read = _long_reader()
 
     def _check_open(self) -> None:
         if self._closing is not None:
             raise StoreUnavailableError("the store is closed")
+        if self._moving.locked():
+            raise StoreUnavailableError("the store's file is being moved", "try again")
 
     async def _read_long(self, read: Callable[[sqlite3.Connection], _Result]) -> _Result:
         self._check_open()
@@ -284,37 +352,12 @@ class SqliteStore:
         return Page(tuple(items), None)
 
 
+def _long_reader() -> ThreadPoolExecutor:
+    # One thread: a census never runs beside a check, and idle it costs nothing.
+    return ThreadPoolExecutor(1, thread_name_prefix="spike-storage-read")
+
+
 def _end(prefix: str) -> str | bytes:
     end = prefix_end(prefix)
     # SQLite sorts every blob behind every text: the empty blob is an end behind all keys.
     return b"" if end is None else end
-
-
-def _head(kind: Kind, row: tuple[object, ...]) -> tuple[RecordHead, int]:
-    key, version, generation, revision = row
-    return RecordHead(_id(kind, key, version), *_numbers(generation, revision)), 0
-
-
-def _record(kind: Kind, row: tuple[object, ...]) -> tuple[Record, int]:
-    key, version, generation, revision, blob = row
-    if type(blob) is not bytes:
-        raise corrupt("a record has columns of wrong types")
-    return Record(_id(kind, key, version), blob, *_numbers(generation, revision)), len(blob)
-
-
-def _id(kind: Kind, key: object, version: object) -> RecordId:
-    if type(key) is not str or type(version) is not str:
-        raise corrupt("a record has columns of wrong types")
-    try:
-        return RecordId(kind, key, version)
-    except InputError as error:
-        raise corrupt("a record has a name that cannot be") from error
-
-
-def _numbers(generation: object, revision: object) -> tuple[int, Revision]:
-    if type(generation) is not int or type(revision) is not int:
-        raise corrupt("a record has columns of wrong types")
-    # The file's own checks can be turned off by whoever writes to it past this engine.
-    if not (0 <= generation <= GENERATION_LIMIT and revision >= 1):
-        raise corrupt("a record has numbers that cannot be")
-    return generation, Revision(revision)

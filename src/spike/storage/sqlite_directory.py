@@ -46,6 +46,20 @@ class DirectoryClaim:
         """SQLite's write-ahead log, which is there while the store is open."""
         return self.path / LOG
 
+    def make_database(self) -> None:
+        """Make an empty database file where there is none, and check the files that are there.
+
+        Raises:
+            SettingError: something else lies in the place of a file.
+            StoreUnavailableError: the disk is full or does not answer, or the directory was released.
+        """
+        if self._descriptor is None:
+            raise StoreUnavailableError("the store is closed")
+        try:
+            _make_database(self.path, self._descriptor)
+        except OSError as error:
+            raise _directory_error(self.path, error) from error
+
     def release(self) -> None:
         """Let others have the directory. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
@@ -93,7 +107,7 @@ def _make_directory(path: Path) -> None:
     for each in reversed(missing):
         each.mkdir(mode=0o700)
         each.chmod(0o700)  # the umask may have taken our own rights away
-        _sync(each.parent)
+        sync_directory(each.parent)
 
 
 def _make_database(path: Path, descriptor: int) -> None:
@@ -150,7 +164,8 @@ def _directory_error(path: Path, error: OSError) -> SpikeError:
     return SettingError(message, "name a directory that this user may make and write")
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """See that the names in a directory outlive a crash."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
