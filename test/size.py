@@ -28,6 +28,8 @@ def record(name: str, count: int, result: str, *, seed: int | None = None) -> No
     """Append one line to the file named by SPIKE_PROOF_FILE, if set: what ran, how often, with which result."""
     target = os.environ.get("SPIKE_PROOF_FILE")
     if target:
-        line = json.dumps({"name": name, "count": count, "result": result, "seed": seed})
+        test = os.environ["PYTEST_CURRENT_TEST"].rpartition(" (")[0]
+        entry = {"name": name, "count": count, "result": result, "seed": seed, "test": test}
+        line = json.dumps(entry)
         with Path(target).open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -169,7 +169,11 @@ def test_a_root_key_split_and_rebuilt_leaves_no_copy_of_itself_or_of_a_share(rou
     with process(SHARES.format(rounds=rounds), 6) as (pid, (root, *shares)):
         secrets = {"root": root} | {f"share {i}": value for i, value in enumerate(shares, 1)}
         assert search(pid, secrets) == {}
-    record("memory: no copy of a root key or share, split and rebuilt", rounds, "none found")
+    record(
+        f"memory: no copy of a root key or share, split and rebuilt {rounds:,} times",
+        rounds,
+        "none found",
+    )
 
 
 CONTROLS = {

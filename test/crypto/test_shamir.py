@@ -228,9 +228,8 @@ def test_two_shares_of_three_take_every_pair_of_values_once(
         for chosen in combinations(shares.values(), 2):
             assert len(set(zip(*map(bytes_of, chosen), strict=True))) == len(pairs)
         wipe(shares)
-    record(
-        "shares: coefficients tried for one byte, 3 of 3", len(pairs), "each pair of shares once"
-    )
+    name = f"shares: coefficients tried for one byte of value {value}, 3 of 3"
+    record(name, len(pairs), "each pair of shares once")
 
 
 def test_each_byte_of_a_share_takes_every_value_also_that_of_the_secret() -> None:
