@@ -216,7 +216,8 @@ class Rotation(_Part, frozen=True, omit_defaults=True):
     """A rotation that is not finalized yet. Up to VERIFIED it is the lifecycle operation in progress.
 
     `next_keys` are all keys as wrapped under the root key that is being brought in; empty from the flip on.
-    `of` is the rotation that a rollback undoes. `max_rate` is in records a second; 0 leaves it to the pace.
+    `undone` is the rotation that a rollback takes back, as it was. `max_rate` is in records a second;
+    0 leaves it to the pace.
     `without_keepers`: it goes on with the slots alone. `left_out` are the indexes of Keepers that need not confirm.
     """
 
@@ -237,7 +238,7 @@ class Rotation(_Part, frozen=True, omit_defaults=True):
     left_out: tuple[Annotated[int, Meta(ge=1, le=255)], ...] = ()
     without_keepers: bool = False
     paused: bool = False
-    of: Annotated[str, Meta(pattern=r"^([0-9a-f]{32})?\Z")] = ""
+    undone: Rotation | None = None
     flipped_at: str = ""
     verified_at: str = ""
     next_keys: tuple[WrappedKey, ...] = ()

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     EXPIRED = "expired"
     KEEPER = "keeper"
     BUSY = "busy"
+    ROTATION = "rotation"
+    PREFLIGHT = "preflight"
     TOO_SOON = "too_soon"
 
 

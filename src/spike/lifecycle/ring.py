@@ -148,6 +148,19 @@ class KeyRing:
         except KeyError:
             raise OpenError(f"no cipher key of generation {generation} may be used") from None
 
+    def key(self, name: KeyName) -> KeyMemory:
+        """Return a key by its name.
+
+        Raises:
+            NotFoundError: the ring holds no such key.
+        """
+        try:
+            return self._keys[name]
+        except KeyError:
+            raise NotFoundError(
+                f"no {name.purpose} key of generation {name.number} is at hand"
+            ) from None
+
     def auth(self, slot_id: str) -> KeyMemory:
         """Return a slot's `backup-auth` key.
 
@@ -175,6 +188,28 @@ class KeyRing:
         }
         keys = {name: key for name, key in self._keys.items() if name in kept}
         return KeyRing(document, self._root, {**keys, **added})
+
+    def succeeded(
+        self, document: Keyring, root: KeyMemory, added: Mapping[KeyName, KeyMemory]
+    ) -> KeyRing:
+        """Return the ring of a document whose active root key is `root`: every key it names, from here and `added`.
+
+        Both rings share the other keys, as with `changed`. A document that keeps this ring's root key gets it, too.
+        """
+        former = KeyName(KeyPurpose.ROOT, "", self._document.active_root.number)
+        known = {**self._keys, **added, former: self._root}
+        live = [KeyName(k.purpose, k.slot, k.number) for k in document.keys if k.is_live]
+        return KeyRing(document, root, {name: known[name] for name in live})
+
+    def with_active_record_alone(self) -> KeyRing:
+        """Return a ring that lacks every record key but the active one: what it opens depends on no other."""
+        active = self._active_record.generation
+        kept = {
+            name: key
+            for name, key in self._keys.items()
+            if name.purpose is not KeyPurpose.RECORD or name.number == active
+        }
+        return KeyRing(self._document, self._root, kept)
 
     def wipe_except(self, kept: KeyRing) -> None:
         """Destroy the keys that `kept` does not hold. Idempotent."""

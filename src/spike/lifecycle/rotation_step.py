@@ -1,0 +1,88 @@
+"""What every step of a rotation does to a keyring: a key enters a state, a revision later, with one event. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from spike.lifecycle.keyring import Event, Keyring, Phase, RootGeneration, Rotation, WrappedKey
+from spike.lifecycle.refusal import Reason, RefusalError
+from spike.lifecycle.state import Operation, State, Transition, enter, require
+
+LOOK = "see spike key status"
+
+
+def require_rotation(document: Keyring) -> Rotation:
+    if document.rotation is None:
+        raise RefusalError(Reason.ROTATION, "no rotation is in progress", "see spike key history")
+    return document.rotation
+
+
+def require_phase(document: Keyring, phase: Phase) -> Rotation:
+    rotation = require_rotation(document)
+    if rotation.phase is not phase:
+        raise wrong_phase(rotation)
+    return rotation
+
+
+def wrong_phase(rotation: Rotation) -> RefusalError:
+    return RefusalError(
+        Reason.ROTATION, f"{rotation.kind} {rotation.id} is {rotation.phase} now", LOOK
+    )
+
+
+def step(rotation: Rotation, state: State, at: str) -> Transition:
+    return Transition(
+        state=state, at=at, actor=rotation.actor, reason=f"{rotation.kind} {rotation.id}"
+    )
+
+
+def enter_key(key: WrappedKey, rotation: Rotation, at: str, state: State) -> WrappedKey:
+    return msgspec.structs.replace(key, history=enter(key.history, step(rotation, state, at)))
+
+
+def enter_root(root: RootGeneration, rotation: Rotation, at: str, state: State) -> RootGeneration:
+    return msgspec.structs.replace(root, history=enter(root.history, step(rotation, state, at)))
+
+
+def ended(key: WrappedKey, rotation: Rotation, at: str) -> WrappedKey:
+    """Return a key that is destroyed: it is never forgotten, what was wrapped of it is."""
+    if not key.is_live:
+        return key
+    if key.state in (State.ACTIVE, State.SUSPENDED):
+        key = enter_key(key, rotation, at, State.DEACTIVATED)
+    require(key.history, Operation.DESTROY)
+    key = enter_key(key, rotation, at, State.DESTROYED)
+    return msgspec.structs.replace(key, wrapped=b"")
+
+
+def later(
+    document: Keyring,
+    at: str,
+    rotation: Rotation | None,
+    kind: str,
+    detail: Mapping[str, str],
+    *,
+    actor: str = "",
+    **changes: object,
+) -> Keyring:
+    """Return the keyring one revision later, with one event. What becomes true is told by the same write."""
+    known = rotation or document.rotation
+    identity = {} if known is None or "id" in detail else {"id": known.id}
+    event = Event(
+        sequence=document.next_event,
+        at=at,
+        kind=kind,
+        actor=actor or ("nexus" if known is None else known.actor),
+        detail={**identity, **detail},
+    )
+    whole = {
+        "revision": document.revision + 1,
+        "replaced_at": at,
+        "rotation": rotation,
+        "next_event": document.next_event + 1,
+        "outbox": (*document.outbox, event),
+        **changes,
+    }
+    return msgspec.structs.replace(document, **whole)

@@ -1,0 +1,328 @@
+"""The keyrings a rotation passes through: each opens under its root key alone, and says no more than what is so."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+import lifecycle_kit
+from lifecycle_kit import ADMIN, AT, copy_of
+from spike.lifecycle import keyring
+from spike.lifecycle import rotation as rules
+from spike.lifecycle.keyring import (
+    Emergency,
+    KeyPurpose,
+    Keyring,
+    Phase,
+    RotationKind,
+    Scope,
+    ShareMember,
+    ShareSet,
+)
+from spike.lifecycle.refusal import Reason, RefusalError
+from spike.lifecycle.ring import KeyName, KeyRing
+from spike.lifecycle.rotation import Incoming
+from spike.lifecycle.rotation_flip import flipped
+from spike.lifecycle.rotation_plan import Plan, numbers_of, plan_of, require_startable
+from spike.lifecycle.state import State
+from spike.memory.key_memory import KeyMemory
+
+LATER = "2026-11-23T13:00:00Z"
+
+
+def plan(scope: Scope = Scope.FULL, number: int = 1, **changes: object) -> Plan:
+    whole: dict[str, object] = {
+        "id": f"{number:032x}",
+        "scope": scope,
+        "actor": ADMIN,
+        "reason": "a test",
+        "window_s": 60,
+        **changes,
+    }
+    return Plan(**whole)  # type: ignore[arg-type]
+
+
+def incoming_for(ring: KeyRing, asked: Plan) -> Incoming:
+    numbers = numbers_of(ring.document, asked)
+    if asked.kind is RotationKind.ROLLBACK and numbers.root.after != numbers.root.before:
+        return Incoming(ring.key(KeyName(KeyPurpose.ROOT, "", numbers.root.after)))
+    root = ring.root if numbers.root.after == numbers.root.before else KeyMemory.generate()
+    return Incoming(root, {name: KeyMemory.generate() for name in numbers.new_names})
+
+
+def reread(document: Keyring, root: KeyMemory) -> Keyring:
+    """Write a keyring and read it back, as every step does: only what is canonical and consistent passes."""
+    again = keyring.decode_untrusted(keyring.encode(document, root)).confirmed_by(root)
+    assert again == document
+    return again
+
+
+def to_flip(ring: KeyRing, asked: Plan) -> KeyRing:
+    """Take a ring through every step up to the flip and return the ring after it."""
+    require_startable(ring.document, asked)
+    incoming = incoming_for(ring, asked)
+    numbers = numbers_of(ring.document, asked)
+    document = reread(rules.prepared(ring, asked, numbers, incoming, LATER), ring.root)
+    auth = {slot.id: ring.auth(slot.id) for slot in document.slots}
+    slots = rules.sealed_slots(document, incoming.root, auth, LATER)
+    document = reread(rules.backed_up(document, slots, 1, LATER), ring.root)
+    following = flipped(document, LATER, has_keepers=False)
+    reread(following, incoming.root)
+    after = ring.succeeded(following, incoming.root, incoming.added)
+    # It opens from what is stored with the new root key and nothing else.
+    KeyRing.open(following, copy_of(incoming.root)).wipe()
+    return after
+
+
+def to_end(ring: KeyRing) -> KeyRing:
+    document = ring.document
+    if document.rotation is not None and document.rotation.phase is Phase.RE_ENCRYPTING:
+        document = reread(rules.verified(document, LATER, {"bad": "0"}), ring.root)
+    document = reread(rules.finalizing(document, LATER, ADMIN), ring.root)
+    document = reread(rules.finalized(document, LATER, {}), ring.root)
+    return ring.changed(document, {})
+
+
+def states(document: Keyring) -> dict[str, str]:
+    told = {f"root {root.number}": root.state.value for root in document.roots}
+    return told | {
+        f"{key.purpose} {key.number}": key.state.value
+        for key in document.keys
+        if key.purpose is not KeyPurpose.BACKUP_AUTH
+    }
+
+
+@pytest.fixture
+def ring() -> KeyRing:
+    return lifecycle_kit.born().ring
+
+
+def test_a_full_rotation_replaces_root_record_and_cipher_key(ring: KeyRing) -> None:
+    after = to_flip(ring, plan())
+    told = states(after.document)
+    assert told["root 2"] == told["record 2"] == told["cipher 2"] == "active"
+    assert told["root 1"] == told["record 1"] == told["cipher 1"] == "suspended"
+    assert after.document.epoch == ring.document.epoch + 1
+    ended = to_end(after)
+    assert states(ended.document) == {
+        "root 1": "destroyed",
+        "root 2": "active",
+        "record 1": "destroyed",
+        "record 2": "active",
+        "cipher 1": "deactivated",
+        "cipher 2": "active",
+        "audit 1": "active",
+    }
+    assert ended.document.rotation is None
+    assert ended.document.epoch == ring.document.epoch + 2
+
+
+def test_what_is_destroyed_leaves_nothing_to_unwrap(ring: KeyRing) -> None:
+    ended = to_end(to_flip(ring, plan()))
+    for key in ended.document.keys:
+        assert (key.wrapped == b"") == (key.state is State.DESTROYED)
+    assert not [key for key in ended.document.keys if key.purpose is KeyPurpose.ROOT]
+
+
+@pytest.mark.parametrize("scope", [Scope.ROOT_ONLY, Scope.DATA_ONLY])
+def test_half_a_rotation_replaces_its_half(ring: KeyRing, scope: Scope) -> None:
+    ended = to_end(to_flip(ring, plan(scope)))
+    told = states(ended.document)
+    assert ("root 2" in told) == (scope is Scope.ROOT_ONLY)
+    assert ("record 2" in told) == (scope is Scope.DATA_ONLY)
+    assert ended.document.active_root.number == (2 if scope is Scope.ROOT_ONLY else 1)
+
+
+def test_a_root_only_rotation_has_nothing_to_re_encrypt(ring: KeyRing) -> None:
+    after = to_flip(ring, plan(Scope.ROOT_ONLY))
+    assert after.document.rotation is not None
+    assert after.document.rotation.phase is Phase.VERIFIED
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+@pytest.mark.parametrize("is_verified", [False, True])
+def test_a_rollback_brings_the_suspended_generations_back(
+    ring: KeyRing, scope: Scope, is_verified: bool
+) -> None:
+    after = to_flip(ring, plan(scope))
+    rotation = after.document.rotation
+    assert rotation is not None
+    if is_verified and rotation.phase is Phase.RE_ENCRYPTING:
+        after = after.replaced(rules.verified(after.document, LATER, {}))
+    back = to_flip(after, plan(scope, 2, kind=RotationKind.ROLLBACK, window_s=0))
+    told = states(back.document)
+    assert told["root 1"] == told["record 1"] == told["cipher 1"] == "active"
+    ended = to_end(back)
+    told = states(ended.document)
+    assert told.get("root 2", "destroyed") == "destroyed"
+    assert told.get("record 2", "destroyed") == "destroyed"
+    # What was encrypted for others meanwhile stays readable.
+    assert told.get("cipher 2", "deactivated") == "deactivated"
+    assert ended.root is ring.root
+
+
+def test_numbers_are_never_used_twice(ring: KeyRing) -> None:
+    ended = to_end(to_flip(ring, plan()))
+    back = to_flip(to_flip(ended, plan(number=2)), plan(number=3, kind=RotationKind.ROLLBACK))
+    again = to_flip(to_end(back), plan(number=4))
+    numbers = [root.number for root in again.document.roots]
+    assert numbers == [1, 2, 3, 4]
+    assert again.document.active_root.number == 4
+
+
+def test_what_was_prepared_is_dropped_without_a_trace_but_its_numbers(ring: KeyRing) -> None:
+    asked = plan()
+    document = rules.prepared(
+        ring, asked, numbers_of(ring.document, asked), incoming_for(ring, asked), LATER
+    )
+    ended = reread(rules.dropped(document, LATER, "a test"), ring.root)
+    assert ended.rotation is None
+    assert states(ended)["root 2"] == states(ended)["record 2"] == "destroyed"
+    assert numbers_of(ended, plan(number=2)).root.after == 3
+    assert numbers_of(ended, plan(number=2)).record.after == 3
+    assert ended.slots == ring.document.slots
+
+
+def test_what_was_interrupted_is_prepared_again_with_new_numbers_in_one_write(
+    ring: KeyRing,
+) -> None:
+    asked = plan()
+    first = rules.prepared(
+        ring, asked, numbers_of(ring.document, asked), incoming_for(ring, asked), LATER
+    )
+    held = ring.replaced(first)
+    assert first.rotation is not None
+    again = plan_of(first.rotation)
+    assert again == asked
+    numbers = numbers_of(first, again)
+    second = reread(
+        rules.prepared(held, again, numbers, incoming_for(held, again), LATER), ring.root
+    )
+    assert second.rotation is not None
+    assert (second.rotation.attempt, second.rotation.root.after) == (2, 3)
+    assert states(second)["root 2"] == states(second)["record 2"] == "destroyed"
+    assert second.revision > first.revision
+
+
+def test_a_rollback_that_is_dropped_lets_the_rotation_go_on(ring: KeyRing) -> None:
+    after = to_flip(ring, plan())
+    asked = plan(number=2, kind=RotationKind.ROLLBACK, window_s=0)
+    document = rules.prepared(
+        after, asked, numbers_of(after.document, asked), incoming_for(after, asked), LATER
+    )
+    again = after.replaced(document)
+    second = rules.prepared(
+        again, asked, numbers_of(document, asked), incoming_for(again, asked), LATER
+    )
+    ended = reread(rules.dropped(second, LATER, "a test"), after.root)
+    assert ended.rotation == after.document.rotation
+    assert states(ended) == states(after.document)
+
+
+def emergency(*leaked: str) -> Emergency:
+    return Emergency(leaked=leaked or ("root",))
+
+
+def test_an_emergency_compromises_what_the_old_root_key_wrapped(ring: KeyRing) -> None:
+    after = to_flip(ring, plan(window_s=0, emergency=emergency()))
+    told = states(after.document)
+    assert (
+        told["root 1"] == told["record 1"] == told["cipher 1"] == told["audit 1"] == "compromised"
+    )
+    assert told["root 2"] == told["record 2"] == told["cipher 2"] == told["audit 2"] == "active"
+    assert not [key for key in after.document.keys if key.purpose is KeyPurpose.ROOT]
+    assert all(slot.renew for slot in after.document.slots)
+    with pytest.raises(RefusalError, match="compromised"):
+        require_startable(after.document, plan(number=2, kind=RotationKind.ROLLBACK))
+
+
+def test_nothing_of_the_new_key_is_wrapped_under_a_leaked_one(ring: KeyRing) -> None:
+    asked = plan(window_s=0, emergency=emergency())
+    document = rules.prepared(
+        ring, asked, numbers_of(ring.document, asked), incoming_for(ring, asked), LATER
+    )
+    assert document.rotation is not None
+    assert {key.root for key in document.rotation.next_keys} == {2}
+
+
+def test_an_emergency_begins_while_another_rotation_re_encrypts(ring: KeyRing) -> None:
+    after = to_flip(ring, plan())
+    third = to_flip(after, plan(number=2, window_s=0, emergency=emergency()))
+    told = states(third.document)
+    assert told["root 1"] == told["root 2"] == "compromised"
+    assert told["record 1"] == told["record 2"] == "compromised"
+    ended = to_end(third)
+    told = states(ended.document)
+    assert told["record 1"] == told["record 2"] == told["root 1"] == told["root 2"] == "destroyed"
+    assert told["cipher 1"] == told["cipher 2"] == "compromised"
+
+
+def test_a_leaked_slot_gets_nothing_sealed_to_it(ring: KeyRing) -> None:
+    with pytest.raises(RefusalError, match="no slot would be left"):
+        to_flip(ring, plan(window_s=0, emergency=emergency("slot:admin")))
+
+
+def test_an_emergency_replaces_everything(ring: KeyRing) -> None:
+    with pytest.raises(RefusalError) as caught:
+        require_startable(ring.document, plan(Scope.ROOT_ONLY, emergency=emergency()))
+    assert caught.value.reason is Reason.ROTATION
+
+
+def test_one_rotation_at_a_time(ring: KeyRing) -> None:
+    after = to_flip(ring, plan())
+    for number in (2, 3):
+        with pytest.raises(RefusalError) as caught:
+            require_startable(after.document, plan(number=number))
+        assert caught.value.reason is Reason.BUSY
+    done = rules.verified(after.document, LATER, {})
+    with pytest.raises(RefusalError, match="can still be rolled back"):
+        require_startable(done, plan(number=4))
+
+
+def test_the_flip_asks_for_a_copy_in_every_slot_and_for_the_keepers(ring: KeyRing) -> None:
+    asked = plan()
+    incoming = incoming_for(ring, asked)
+    document = rules.prepared(ring, asked, numbers_of(ring.document, asked), incoming, LATER)
+    unsealed = rules.backed_up(document, document.slots, 0, LATER)
+    with pytest.raises(RefusalError, match="slot admin holds no copy"):
+        flipped(unsealed, LATER, has_keepers=False)
+    auth = {slot.id: ring.auth(slot.id) for slot in document.slots}
+    slots = rules.sealed_slots(document, incoming.root, auth, LATER)
+    sealed = rules.backed_up(document, slots, 0, LATER)
+    with pytest.raises(RefusalError, match="Keepers hold no shares"):
+        flipped(sealed, LATER, has_keepers=True)
+    member = ShareMember(index=1, identity="", url="https://127.0.0.1:1", digest="0" * 64)
+    wrong = ShareSet(id="a" * 32, generation=1, threshold=1, staged=True, members=(member,))
+    with pytest.raises(RefusalError, match="Keepers hold no shares"):
+        flipped(msgspec.structs.replace(sealed, share_sets=(wrong,)), LATER, has_keepers=True)
+    right = msgspec.structs.replace(wrong, generation=2)
+    held = msgspec.structs.replace(sealed, share_sets=(wrong, right))
+    after = flipped(held, LATER, has_keepers=True)
+    assert after.share_sets == (msgspec.structs.replace(right, staged=False),)
+
+
+def test_a_pause_is_written_once(ring: KeyRing) -> None:
+    after = to_flip(ring, plan())
+    held = rules.held(after.document, AT, ADMIN, paused=True)
+    assert held is not None
+    assert held.rotation is not None
+    assert held.rotation.paused
+    assert rules.held(held, AT, ADMIN, paused=True) is None
+    assert rules.held(held, AT, ADMIN, paused=False) is not None
+
+
+def test_every_step_is_told_by_the_write_that_makes_it_true(ring: KeyRing) -> None:
+    ended = to_end(to_flip(ring, plan()))
+    kinds = [event.kind for event in ended.document.outbox]
+    assert kinds == [
+        "init",
+        "rotation-started",
+        "rotation-backed-up",
+        "rotation-flipped",
+        "rotation-verified",
+        "rotation-finalizing",
+        "rotation-finalized",
+    ]
+    assert {event.detail["id"] for event in ended.document.outbox[1:]} == {f"{1:032x}"}
+    last = ended.document.outbox[-1]
+    assert last.detail["destroyed"] == "root 1, record 1"
