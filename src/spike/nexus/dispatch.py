@@ -111,7 +111,8 @@ class Dispatcher:
             return await self._answer_in_its_form(call, handler, request)
         decision, body = await self._authorized_body(call, request, self._body_limit_bytes)
         message = decode_untrusted(call.request, body, self._body_limit_bytes)
-        return Response(200, encode(await self._act(call, handler, decision, message)))
+        with self._vault.in_use.one():
+            return Response(200, encode(await self._act(call, handler, decision, message)))
 
     def _call_at(self, request: Request) -> AnyCall | None:
         call = call_at(request.path, action_untrusted(request.query))
@@ -125,10 +126,11 @@ class Dispatcher:
         grant, body = await self._authorized_body(call, request, limit_bytes)
         if isinstance(grant, NeedsPath):
             raise TypeError(f"{call.name} names its path in its body")
-        if is_raw:
-            return Response(200, await handler.act_raw(grant, body), BINARY_HEADERS)
-        message = decode_untrusted(call.request, body, limit_bytes)
-        return Response(200, encode(await handler.act(grant, message)))
+        with self._vault.in_use.one():
+            if is_raw:
+                return Response(200, await handler.act_raw(grant, body), BINARY_HEADERS)
+            message = decode_untrusted(call.request, body, limit_bytes)
+            return Response(200, encode(await handler.act(grant, message)))
 
     async def _authorized_body(
         self, call: AnyCall, request: Request, limit_bytes: int

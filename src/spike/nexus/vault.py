@@ -24,6 +24,7 @@ from spike.lifecycle import backup, history, keyring
 from spike.lifecycle.ring import KeyRing, confirms_root
 from spike.nexus.anchor_gate import AnchorGate
 from spike.nexus.history_book import appended
+from spike.nexus.in_use import InUse
 from spike.nexus.opened import Opened, Phase, Stop
 from spike.nexus.place import Place
 from spike.nexus.place_desk import PlaceDesk, PlaceState
@@ -71,6 +72,8 @@ class Vault:
         self.on_open: list[Callable[[], None]] = []
         """Done as soon as the root key is back, whoever brought it: what waited to bring it back is wiped."""
         self._gate = AnchorGate()
+        self.in_use = InUse()
+        """Counts the requests that work with what is open."""
         # A keyring of which nobody knows whether it was written.
         self._uncertain: KeyRing | None = None
         self._opened: Opened | None = None
@@ -179,13 +182,29 @@ class Vault:
     async def advance(self, ring: KeyRing, beside: Sequence[Change] = ()) -> Opened:
         """Put the ring's keyring in the place of the present one while requests are served. Hold `lock`.
 
-        The ring keeps every key of the present one. A write that was sealed under the epoch before is refused by the
-        store and done again (`settled`).
+        A write that was sealed under the epoch before is refused by the store and done again (`settled`). Keys that
+        the ring lacks are still there: who drops them wipes them, once nothing works with them any more.
 
         Raises:
+            RefusedError: the keyring was replaced since the ring's was composed; nothing was written.
             StoreError: the keyring was not replaced; or, with writes stopped until `settle` knows, perhaps it was.
         """
+        return await self.change(lambda _present: ring, beside)
+
+    async def change(
+        self, step: Callable[[KeyRing], KeyRing], beside: Sequence[Change] = ()
+    ) -> Opened:
+        """Replace the keyring by what `step` makes of the ring in force; see `advance`.
+
+        What `step` raises ends it before anything is written. It is called at most once, when no other change of
+        the keyring is under way, and nothing happens between its call and the write.
+        """
         async with self._swap_lock, self.opened.policies.unchanging():
+            ring = step(self.opened.ring)
+            if ring.document.revision <= self.opened.document.revision:
+                raise RefusedError(
+                    "the keyring was replaced meanwhile", "nothing was changed: run it again"
+                )
             await self._replace_present(ring, beside)
         await self.drain()
         await self.renew_places()
