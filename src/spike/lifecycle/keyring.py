@@ -26,6 +26,7 @@ from spike.crypto.purpose import Purpose, purpose_key
 from spike.error import FormatError
 from spike.lifecycle import document
 from spike.lifecycle.document import Document
+from spike.lifecycle.schedule import Schedule
 from spike.lifecycle.state import State, Transition, state_of
 from spike.memory.key_memory import KeyMemory
 
@@ -278,6 +279,7 @@ class Keyring(_Part, frozen=True, omit_defaults=True):
     outbox: tuple[Event, ...]
     audit_head: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     rotation: Rotation | None = None
+    schedule: Schedule | None = None
 
     @property
     def active_root(self) -> RootGeneration:
@@ -405,7 +407,8 @@ def _check_consistent(keyring: Keyring) -> None:
 def _format(keyring: Keyring) -> int:
     """Return the lowest format that holds a keyring."""
     has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
-    return 1 if keyring.rotation is None and not has_root else 2
+    later_words = (keyring.rotation, keyring.schedule)
+    return 1 if not has_root and all(word is None for word in later_words) else 2
 
 
 def _check_shards(slot: Slot) -> None:
