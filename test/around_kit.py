@@ -77,16 +77,12 @@ class Around:
 
     @property
     def setting(self) -> KeeperSetting:
-        peers = ",".join(
-            f"https://127.0.0.1:{keeper.server.port}#{keeper_id(index)}"
-            for index, keeper in sorted(self.keepers.items())
-        )
-        return KeeperSetting(parse_peers(peers), len(self.keepers), self.threshold, 0.05)
+        return self.setting_of(*sorted(self.keepers))
 
-    async def start(self, index: int, port: int = 0) -> None:
-        """Start a Keeper that holds nothing."""
+    async def start(self, index: int, port: int = 0, identity: str = "") -> None:
+        """Start a Keeper that holds nothing; as anybody else if an identity is given."""
         safe, roles = Safe(), RoleMap.from_settings({})
-        source = HeldSource(material(self.ca.svid(keeper_id(index)), self.ca))
+        source = HeldSource(material(self.ca.svid(identity or keeper_id(index)), self.ca))
         dispatcher = Dispatcher(safe, roles)
 
         async def handle(request: Request) -> Response:
@@ -119,17 +115,30 @@ class Around:
         await self.stop(index)
         await self.start(index, self.keepers[index].server.port)
 
+    def setting_of(self, *indexes: int, threshold: int = 0) -> KeeperSetting:
+        """Return an environment that names these Keepers, in this order, with the threshold or another one."""
+        peers = ",".join(
+            f"https://127.0.0.1:{self.keepers[index].server.port}#{keeper_id(index)}"
+            for index in indexes
+        )
+        return KeeperSetting(parse_peers(peers), len(indexes), threshold or self.threshold, 0.05)
+
     def nexus(
-        self, *, born: bool = False, unattended: bool = False, place: bool = True
+        self,
+        *,
+        born: bool = False,
+        unattended: bool = False,
+        place: bool = True,
+        setting: KeeperSetting | None = None,
     ) -> contextlib.AbstractAsyncContextManager[RunningNexus]:
-        """Run a Nexus with these Keepers on the store in `data`."""
+        """Run a Nexus with these Keepers, or as a setting names them, on the store in `data`."""
         return running(
             self.directory / "data",
             place=self.directory / "place" if place else None,
             ca=self.ca,
             born=born,
             password=PASSWORD if born else None,
-            keepers=self.setting,
+            keepers=self.setting if setting is None else setting,
             unattended=unattended,
         )
 

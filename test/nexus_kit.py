@@ -32,6 +32,7 @@ from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
 from spike.nexus.keeper_loop import KeeperLoop
 from spike.nexus.keeper_refresh import deliver, new_set, require_free
+from spike.nexus.keeper_roster import Roster
 from spike.nexus.keeper_setting import NO_KEEPERS, KeeperSetting
 from spike.nexus.key_call import KeyCalls
 from spike.nexus.key_view_call import KeyViewCalls
@@ -211,8 +212,8 @@ async def running(
         roles = RoleMap.from_settings(environment or {})
         ca = ca or Ca("spike.ist")
         source = HeldSource(material(ca.svid(NEXUS), ca, *federated))
-        links = [KeeperLink(peer, source, roles) for peer in keepers.peers]
-        keeper_desk = KeeperDesk(vault, links, keepers)
+        roster = Roster(keepers, lambda peer: KeeperLink(peer, source, roles))
+        keeper_desk = KeeperDesk(vault, roster)
         stack.callback(keeper_desk.close)
         if born:
             await give_birth(vault, password, keeper_desk)
@@ -296,7 +297,7 @@ async def _born_with(keepers: KeeperDesk, password: bytes | None) -> lifecycle_k
     await require_free(keepers.links)
     dealt = new_set(
         keepers.links,
-        keepers.setting.threshold,
+        keepers.threshold,
         born.ring.root,
         store_id=document.store_id,
         lineage=document.lineage,

@@ -24,6 +24,7 @@ from spike.lifecycle.witness import Claim
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink, Look
+from spike.nexus.keeper_roster import Roster
 from spike.nexus.keeper_setting import KeeperSetting, Peer
 from spike.nexus.place import Place
 from spike.nexus.vault import KEYRING_ID, Vault
@@ -179,7 +180,7 @@ async def shell(directory: Path | None) -> AsyncIterator[Shell]:
     vault = Vault(store, places, lambda: UnixNs(time.time_ns()), 10)
     keepers = tuple(NearKeeper(index, effects) for index in (1, 2, 3))
     setting = KeeperSetting(tuple(each.peer for each in keepers), 3, 2, 5.0)
-    desk = KeeperDesk(vault, keepers, setting)
+    desk = KeeperDesk(vault, Roster(setting, lambda peer: keepers[peer.index - 1]))
     try:
         await give_birth(vault, None, desk)
         effects.told.clear()

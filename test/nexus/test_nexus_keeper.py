@@ -330,8 +330,8 @@ async def test_a_key_that_is_not_what_it_was_is_fetched_again(around: Around, wh
 
 async def test_the_loop_ends_also_when_a_change_comes_with_the_end(around: Around) -> None:
     async with around.nexus(born=True) as nexus:
-        setting = replace(nexus.keepers.setting, interval_s=60.0)
-        nexus.keepers.setting = setting
+        setting = replace(nexus.keepers.roster.setting, interval_s=60.0)
+        nexus.keepers.roster.setting = setting
         for steps in range(6):
             loop = asyncio.create_task(KeeperLoop(nexus.keepers).run())
             looks = len(around.calls)

@@ -160,7 +160,7 @@ def _dealt(keepers: KeeperDesk, origin: Origin, root: KeyMemory) -> NewSet | Non
         return None
     return new_set(
         keepers.links,
-        keepers.setting.threshold,
+        keepers.threshold,
         root,
         store_id=origin.store_id,
         lineage=origin.lineage,

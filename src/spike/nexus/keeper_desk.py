@@ -7,6 +7,7 @@ open the loop gives each Keeper the newest anchor and what it lacks (`lifecycle.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,15 +18,16 @@ from spike.lifecycle import anchor as anchors
 from spike.lifecycle.anchor import Anchor
 from spike.lifecycle.keyring import Keyring, ShareSet
 from spike.lifecycle.refresh import set_in_force, staged_set
+from spike.lifecycle.refusal import RefusalError
+from spike.lifecycle.restore import read_stored
 from spike.lifecycle.ring import confirms_root
 from spike.lifecycle.share import HeldSet
 from spike.lifecycle.supply import Finding, KeeperState, Step, Wanted, judge
 from spike.lifecycle.witness import Witness
 from spike.nexus.keeper_link import KeeperLink, Look
-from spike.nexus.keeper_setting import NO_KEEPERS, KeeperSetting
+from spike.nexus.keeper_roster import Roster
 from spike.nexus.opened import Opened, Stop
-from spike.nexus.vault import Vault
-from spike.spiffe.id import SpiffeId
+from spike.nexus.vault import KEYRING_ID, Vault
 from spike.wire.own import StatusKeeper
 
 _log = logging.getLogger("spike.nexus.keeper")
@@ -62,22 +64,34 @@ class _Visit:
 class KeeperDesk:
     """All Keepers of one vault. Owns the share set in force, once it is known."""
 
-    def __init__(
-        self, vault: Vault, links: Sequence[KeeperLink] = (), setting: KeeperSetting = NO_KEEPERS
-    ) -> None:
+    def __init__(self, vault: Vault, roster: Roster | None = None) -> None:
         self.vault = vault
-        self.links = tuple(links)
-        self.setting = setting
+        self.roster = Roster() if roster is None else roster
         self.waits_for = ""
         """One sentence: what the root key waits for while it is not there."""
         self._held: HeldSet | None = None
-        self._views = tuple(
-            KeeperView(link, KeeperState.UNKNOWN, "not looked at yet", None) for link in self.links
-        )
+        self._views: dict[KeeperLink, KeeperView] = {}
+        self._difference = ""
         self._remarks: tuple[str, ...] = ()
         self.lock = asyncio.Lock()
         """Held while Keepers are looked at or given anything: a look must not clear away what is just being staged."""
-        vault.has_keepers = bool(self.links)
+        vault.has_keepers = bool(self.roster.environment)
+
+    @property
+    def links(self) -> tuple[KeeperLink, ...]:
+        """The Keepers: the members of the set in force, as the keyring has them; without one the environment's."""
+        in_force = self.set_in_force()
+        return self.roster.environment if in_force is None else self.links_of(in_force)
+
+    def links_of(self, share_set: ShareSet) -> tuple[KeeperLink, ...]:
+        """Return the Keepers of any set of an authentic keyring, such as a staged one."""
+        return self.roster.members(share_set)
+
+    @property
+    def threshold(self) -> int:
+        """How many shares give the root key: by the keyring, or by the environment while there is no set."""
+        in_force = self.set_in_force()
+        return self.roster.setting.threshold if in_force is None else in_force.threshold
 
     @property
     def held(self) -> HeldSet | None:
@@ -87,7 +101,11 @@ class KeeperDesk:
     @property
     def views(self) -> tuple[KeeperView, ...]:
         """How each Keeper is."""
-        return self._views
+        return tuple(self._view(link) for link in self.links)
+
+    def _view(self, link: KeeperLink) -> KeeperView:
+        unseen = KeeperView(link, KeeperState.UNKNOWN, "not looked at yet", None)
+        return self._views.get(link, unseen)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -110,11 +128,10 @@ class KeeperDesk:
 
     def status(self) -> tuple[list[StatusKeeper], int, int] | None:
         """Return how each Keeper is, the threshold and the margin; None where there are no Keepers."""
-        if not self.links:
+        views, threshold = self.views, self.threshold
+        if not views:
             return None
-        in_force = self.set_in_force()
-        threshold = self.setting.threshold if in_force is None else in_force.threshold
-        current = sum(view.state is KeeperState.CURRENT for view in self._views)
+        current = sum(view.state is KeeperState.CURRENT for view in views)
         told = [
             StatusKeeper(
                 index=view.link.index,
@@ -123,14 +140,24 @@ class KeeperDesk:
                 state=view.state.value,
                 detail=view.detail,
             )
-            for view in self._views
+            for view in views
         ]
         return told, threshold, current - threshold
 
     async def witnesses(self) -> tuple[Witness, ...]:
-        """Ask every Keeper that answers how far it saw this store come."""
-        looks = await asyncio.gather(*(self._witnessed(link) for link in self.links))
+        """Ask every Keeper that answers how far it saw this store come, also those that the stored keyring names."""
+        looks = await asyncio.gather(*(self._witnessed(link) for link in await self._heard()))
         return tuple(witness for witness in looks if witness is not None)
+
+    async def _heard(self) -> Sequence[KeeperLink]:
+        stored = None if self.vault.is_open else await self.vault.store.get(KEYRING_ID)
+        hinted = None
+        if stored is not None:
+            with contextlib.suppress(RefusalError):
+                hinted = set_in_force(read_stored(stored.blob).hint)
+        if hinted is None:
+            return self.links
+        return [each.link for each in self.roster.candidates(hinted)]
 
     async def _witnessed(self, link: KeeperLink) -> Witness | None:
         try:
@@ -157,19 +184,21 @@ class KeeperDesk:
                 # An anchor made with another key would take a good one's place.
                 self.vault.stop_writes(Stop.WRONG_KEY)
                 return
-            self._pin(in_force)
+            self._compare(in_force)
+            if not self.links:
+                self._remarks = (self._difference,)
+                return
             visit = _Visit(opened, in_force, opened.anchor_raw(), turn)
-            self._views = tuple(
-                await asyncio.gather(*(self._tended(view, visit) for view in self._views))
-            )
-            self._judge(visit)
+            views = await asyncio.gather(*(self._tended(view, visit) for view in self.views))
+            self._views = {view.link: view for view in views}
+            self._judge(visit, views)
 
-    def _pin(self, in_force: ShareSet) -> None:
-        """Let nobody answer for a Keeper but who answered when its share was dealt."""
-        identities = {member.index: member.identity for member in in_force.members}
-        for link in self.links:
-            if identity := identities.get(link.index):
-                link.pin(SpiffeId.parse_untrusted(identity))
+    def _compare(self, in_force: ShareSet) -> None:
+        """Tell where environment and keyring differ, once in the log: the keyring is the truth."""
+        differs = self.roster.difference(in_force)
+        if differs and differs != self._difference:
+            _log.warning("%s", differs)
+        self._difference = differs
 
     async def _tended(self, view: KeeperView, visit: _Visit) -> KeeperView:
         """Look at one Keeper and give it what it lacks, in bounded time."""
@@ -230,20 +259,20 @@ class KeeperDesk:
             _log.log(level, "%s is %s%s", now.link.name, now.state, _because(now.detail))
         return now
 
-    def _judge(self, visit: _Visit) -> None:
+    def _judge(self, visit: _Visit, views: Sequence[KeeperView]) -> None:
         """Draw from all views what none of them says alone."""
         opened, in_force = visit.opened, visit.in_force
-        holding = [view for view in self._views if view.anchor == visit.anchor_raw]
+        holding = [view for view in views if view.anchor == visit.anchor_raw]
         self.vault.note_keepers(visit.turn, hold_anchor=len(holding) >= visit.enough)
-        beyond = [view for view in self._views if _is_beyond(view, opened, visit.anchor_raw)]
-        foreign = [view for view in self._views if view.state is KeeperState.FOREIGN]
+        beyond = [view for view in views if _is_beyond(view, opened, visit.anchor_raw)]
+        foreign = [view for view in views if view.state is KeeperState.FOREIGN]
         if beyond or len(foreign) >= in_force.threshold:
             self.vault.stop_writes(Stop.OVERTAKEN)
-        lacking = [v for v in self._views if v.state is KeeperState.CURRENT and v not in holding]
+        lacking = [v for v in views if v.state is KeeperState.CURRENT and v not in holding]
         self._remarks = (
             *(f"{v.link.name} keeps an anchor that is beyond this store" for v in beyond),
             *(f"{v.link.name} does not keep the newest anchor" for v in lacking),
-            *self._difference(in_force),
+            *((self._difference,) if self._difference else ()),
             *self._unpinned(in_force),
         )
 
@@ -254,18 +283,6 @@ class KeeperDesk:
             return ()
         names = ", ".join(loose)
         return (f"{names} have one identity, and one could stand in for the others: pin each",)
-
-    def _difference(self, in_force: ShareSet) -> Sequence[str]:
-        """Tell where environment and keyring differ: the keyring is the truth."""
-        told = [(link.index, link.peer.url) for link in self.links]
-        known = [(member.index, member.url) for member in in_force.members]
-        if told == known and self.setting.threshold == in_force.threshold:
-            return ()
-        remark = (
-            f"the environment names {len(told)} Keepers with threshold {self.setting.threshold}, and the keyring "
-            f"{len(known)} with threshold {in_force.threshold}: the keyring counts"
-        )
-        return (remark,)
 
 
 def wanted_of(document: Keyring, in_force: ShareSet | None, index: int) -> Wanted:

@@ -46,7 +46,6 @@ class KeeperLink:
         self.peer = peer
         self.found: SpiffeId | None = None
         """Who answered last."""
-        self._pinned = peer.identity
         self._roles = roles
         self._client = KeeperClient(peer.address, source, self._accepts, DEADLINE_S)
 
@@ -156,13 +155,11 @@ class KeeperLink:
         """
         await self._client.ask(wire.ERASE, wire.SetRequest(set_id=set_id))
 
-    def pin(self, identity: SpiffeId) -> None:
-        """Let nobody else answer from now on; what the environment pins stays as it is."""
-        if self._pinned is None:
-            self._pinned = identity
-
     def _accepts(self, found: SpiffeId) -> bool:
-        if Role.KEEPER not in self._roles.roles_of(found) or self._pinned not in (None, found):
+        if Role.KEEPER not in self._roles.roles_of(found) or self.peer.identity not in (
+            None,
+            found,
+        ):
             return False
         self.found = found
         return True

@@ -54,7 +54,7 @@ class KeeperLoop:
     def _pause(self) -> float:
         if self._desk.vault.is_open:
             self._pause_s = FIRST_PAUSE_S
-            return self._desk.setting.interval_s
+            return self._desk.roster.setting.interval_s
         pause_s, self._pause_s = self._pause_s, min(LONGEST_PAUSE_S, 2 * self._pause_s)
         return pause_s
 
@@ -70,7 +70,7 @@ class KeeperLoop:
         await self._try(self._desk.vault.drain())
         if self._desk.links:
             await self._try(self._ensure_set())
-            await self._try(self._desk.look())
+        await self._try(self._desk.look())
 
     async def _try(self, work: Awaitable[object]) -> None:
         try:
@@ -100,6 +100,6 @@ class KeeperLoop:
         pause_s = self._refresh_pause_s
         self._no_refresh_before_s = time.monotonic() + pause_s
         self._refresh_pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
-        opened = await refresh(desk, _ACTOR, least=desk.setting.threshold)
+        opened = await refresh(desk, _ACTOR, least=desk.threshold)
         self._refresh_pause_s, self._no_refresh_before_s = FIRST_PAUSE_S, 0.0
         _log.warning("the Keepers have new shares since epoch %d", opened.document.epoch)

@@ -2,7 +2,8 @@
 
 Each attempt asks all Keepers at once, and once the key is there waits a moment for the others:
 
-1. The keyring in the store is a hint: it names the share set, its members and the check value.
+1. The keyring in the store is a hint: it names the share set, its members and the check value. Whom the environment
+   names is asked, and whom the hint names: keeper_roster.py says who, keeper_testimony.py what of it counts.
 2. Keepers give their shares, what they say they have committed, and the anchor they keep.
 3. The shares give a root key that fits the check value, and the root key authenticates the whole keyring.
 4. The anchors of Keepers and backup places say whether the store is an old copy. No change of keys is followed by a
@@ -18,7 +19,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 from spike.error import RefusedError, SpikeError
@@ -30,13 +30,13 @@ from spike.lifecycle.rebuild import Rebuilt, rebuild
 from spike.lifecycle.refresh import set_in_force
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import KeyRing
-from spike.lifecycle.share import Share, ShareError
+from spike.lifecycle.share import ShareError
 from spike.lifecycle.staleness import Objection
-from spike.lifecycle.witness import Claim
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import anchors_of_places, examine_store, open_ring
 from spike.nexus.keeper_desk import KeeperDesk
-from spike.nexus.keeper_link import KeeperLink
+from spike.nexus.keeper_roster import Candidate
+from spike.nexus.keeper_testimony import Answer, Testimony, require_vouched
 from spike.nexus.sealed import SealedStore
 from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.protocol import Record
@@ -47,20 +47,6 @@ _HEARING_S: Final = 1.0
 _OTHERWISE: Final = (
     "a password (spike restore) or recovery shards (spike operator restore) bring it back, too"
 )
-
-
-@dataclass(slots=True)
-class _Testimony:
-    """What the Keepers have answered so far in one attempt. Owns the shares."""
-
-    shares: list[Share] = field(default_factory=list)
-    anchors: list[tuple[str, bytes]] = field(default_factory=list)
-    claims: list[tuple[str, Claim]] = field(default_factory=list)
-    trouble: dict[int, str] = field(default_factory=dict)
-
-    def wipe(self) -> None:
-        for share in self.shares:
-            share.value.wipe()
 
 
 async def recover(desk: KeeperDesk) -> bool:
@@ -77,7 +63,7 @@ async def recover(desk: KeeperDesk) -> bool:
         if stored is None:
             desk.waits_for = ""
             return False
-        testimony = _Testimony()
+        testimony = Testimony()
         try:
             desk.waits_for = await _attempt(desk, stored, testimony)
         except RefusalError as error:
@@ -100,13 +86,15 @@ async def fetch_anew(desk: KeeperDesk) -> None:
         share_set = set_in_force(document)
         if share_set is None:
             raise RefusedError("no Keepers hold shares of this root key", "restart Nexus")
-        testimony = _Testimony()
+        testimony = Testimony()
         try:
-            rebuilt = await _rebuilt(desk, document, share_set, testimony)
+            asked = [Candidate(link, named=True) for link in desk.links]
+            rebuilt = await _rebuilt(asked, document, share_set, testimony)
+            missing = _missing(share_set, testimony)
         finally:
             testimony.wipe()
         if rebuilt is None:
-            raise RefusedError(_missing(desk.links, share_set, testimony))
+            raise RefusedError(missing)
         try:
             ring = open_ring(document, rebuilt.root)
             await _mended(vault, ring)
@@ -124,38 +112,39 @@ async def _mended(vault: Vault, ring: KeyRing) -> None:
         raise
 
 
-async def _attempt(desk: KeeperDesk, stored: Record, testimony: _Testimony) -> str:
+async def _attempt(desk: KeeperDesk, stored: Record, testimony: Testimony) -> str:
     """Ask, rebuild, examine, open. Return what is still missing, or nothing once the vault is open."""
     held = rules.read_stored(stored.blob)
     share_set = set_in_force(held.hint)
-    if share_set is None or not desk.links:
+    asked = () if share_set is None else desk.roster.candidates(share_set)
+    if share_set is None or not asked:
         return "no Keepers hold shares of this root key; a password brings it back: spike restore"
-    rebuilt = await _rebuilt(desk, held.hint, share_set, testimony)
+    rebuilt = await _rebuilt(asked, held.hint, share_set, testimony)
     if rebuilt is None:
-        return _missing(desk.links, share_set, testimony)
+        return _missing(share_set, testimony)
     try:
-        await _open(desk.vault, stored, held, rebuilt.root, testimony)
+        await _open(desk, stored, held, rebuilt.root, testimony)
     except BaseException:
         rebuilt.held.wipe()
         raise
     desk.adopt(rebuilt.held)
     for bad in rebuilt.bad:
         _log.error("Keeper %d gave a wrong share: %s", bad.index, bad.reason)
-    _log.warning("the root key is back, from %d Keepers", len(testimony.shares))
+    _log.warning("the root key is back, from %d Keepers", len(testimony.shares()))
     return ""
 
 
 async def _rebuilt(
-    desk: KeeperDesk, hint: Keyring, share_set: ShareSet, testimony: _Testimony
+    candidates: Sequence[Candidate], hint: Keyring, share_set: ShareSet, testimony: Testimony
 ) -> Rebuilt | None:
     """Collect answers until they give the root key, or until all are there."""
-    asked = [asyncio.create_task(_ask(link, share_set, testimony)) for link in desk.links]
+    asked = [asyncio.create_task(_ask(each, share_set, testimony)) for each in candidates]
     try:
         for answered in asyncio.as_completed(asked):
             await answered
-            if len(testimony.shares) < share_set.threshold:
+            if len(testimony.shares()) < share_set.threshold:
                 continue
-            rebuilt = _try_rebuild(desk, hint, share_set, testimony.shares)
+            rebuilt = _try_rebuild(hint, share_set, testimony)
             if rebuilt is not None:
                 # The key is there. Who else keeps an anchor is heard, too: the newest may be his.
                 await asyncio.wait(asked, timeout=_HEARING_S)
@@ -167,56 +156,49 @@ async def _rebuilt(
     return None
 
 
-async def _ask(link: KeeperLink, share_set: ShareSet, testimony: _Testimony) -> None:
+async def _ask(asked: Candidate, share_set: ShareSet, testimony: Testimony) -> None:
     """Let one Keeper answer. The anchor comes before the share: who gives one without the other is not counted."""
+    link = asked.link
     try:
         look = await link.look()
         share = await link.fetch(share_set.id)
     except SpikeError as error:
-        testimony.trouble[link.index] = error.message
+        testimony.trouble[link] = error.message
         return
     except Exception:  # noqa: BLE001  whatever one Keeper brings about must not keep the others away
         _log.exception("%s has brought about a fault", link.name)
-        testimony.trouble[link.index] = "what it answers brought about a fault of ours; see the log"
+        testimony.trouble[link] = "what it answers brought about a fault of ours; see the log"
         return
-    if look.anchor is not None:
-        testimony.anchors.append((link.name, look.anchor))
-    if look.committed is not None:
-        testimony.claims.append((link.name, look.committed.claim))
+    claim = None if look.committed is None else look.committed.claim
     if share is None:
-        testimony.trouble[link.index] = _has_none(look.committed is not None)
+        testimony.trouble[link] = _has_none(claim is not None)
     elif share.label.index != link.index:
         share.value.wipe()
-        testimony.trouble[link.index] = "it answers with the share of another Keeper"
-    else:
-        testimony.shares.append(share)
+        share = None
+        testimony.trouble[link] = "it answers with the share of another Keeper"
+    testimony.answers.append(Answer(asked, link.found, share, look.anchor, claim))
 
 
-def _try_rebuild(
-    desk: KeeperDesk, hint: Keyring, share_set: ShareSet, shares: Sequence[Share]
-) -> Rebuilt | None:
+def _try_rebuild(hint: Keyring, share_set: ShareSet, testimony: Testimony) -> Rebuilt | None:
+    shares = testimony.shares()
     try:
-        return rebuild(
-            share_set,
-            hint.store_id,
-            hint.lineage,
-            hint.active_root.check,
-            shares,
-            least_threshold=desk.setting.threshold,
-        )
+        rebuilt = rebuild(share_set, hint.store_id, hint.lineage, hint.active_root.check, shares)
     except ShareError as error:
         _log.info("%d shares do not give the root key: %s", len(shares), error.message)
         return None
+    testimony.right = testimony.right_shares(rebuilt, shares)
+    return rebuilt
 
 
 async def _open(
-    vault: Vault,
+    desk: KeeperDesk,
     stored: Record,
     held: UnconfirmedKeyring,
     root: KeyMemory,
-    testimony: _Testimony,
+    testimony: Testimony,
 ) -> None:
     """Authenticate, examine, open. Takes over `root`, also when it fails."""
+    vault = desk.vault
     confirmed = held.confirmed_by(root)
     if confirmed is None:
         root.wipe()
@@ -228,7 +210,10 @@ async def _open(
     ring = open_ring(confirmed, root)
     try:
         policies = await examine_store(SealedStore(vault.store, ring))
-        await _require_living(vault, ring, policies.access_generation, testimony)
+        places = await anchors_of_places(vault, confirmed.store_id)
+        least = desk.roster.setting.threshold
+        require_vouched(testimony, confirmed, root, places=places, least=least)
+        await _require_living(vault, ring, policies.access_generation, testimony, places)
         await vault.open_with(ring, stored.revision, stored.blob, policies)
     except BaseException:
         if not vault.is_open:
@@ -237,7 +222,11 @@ async def _open(
 
 
 async def _require_living(
-    vault: Vault, ring: KeyRing, access_generation: int, testimony: _Testimony
+    vault: Vault,
+    ring: KeyRing,
+    access_generation: int,
+    testimony: Testimony,
+    places: Sequence[bytes],
 ) -> None:
     """Return if nothing that can be believed says that this store is an old copy, or not the living one.
 
@@ -245,11 +234,9 @@ async def _require_living(
         RefusalError: STALE_STORE or FOREIGN.
     """
     confirmed = ring.document
-    kept = [(f"{name}'s anchor", raw) for name, raw in testimony.anchors]
-    kept += [
-        ("a backup place's anchor", raw)
-        for raw in await anchors_of_places(vault, confirmed.store_id)
-    ]
+    heard = testimony.believed()
+    kept = [(f"{each.name}'s anchor", each.anchor) for each in heard if each.anchor is not None]
+    kept += [("a backup place's anchor", raw) for raw in places]
     for name, raw in kept:
         weighed = anchors.weigh_untrusted((raw,), confirmed, ring.root)
         for remark in weighed.rejected:
@@ -257,7 +244,11 @@ async def _require_living(
         for seen in weighed.valid:
             _raise(staleness.by_anchor(confirmed, access_generation, seen, name))
     _raise(staleness.by_fence(confirmed, (await vault.store.health()).fence))
-    claimed = [staleness.by_claim(confirmed, *claim) for claim in testimony.claims]
+    claimed = [
+        staleness.by_claim(confirmed, each.name, each.claim)
+        for each in heard
+        if each.claim is not None
+    ]
     against = [objection for objection in claimed if objection is not None]
     for objection in against:
         _log.error("not authenticated: %s", objection.message)
@@ -271,16 +262,16 @@ def _raise(objection: Objection | None) -> None:
         raise objection.refusal()
 
 
-def _missing(links: Sequence[KeeperLink], share_set: ShareSet, testimony: _Testimony) -> str:
+def _missing(share_set: ShareSet, testimony: Testimony) -> str:
     """Say in one sentence what the root key waits for."""
     told = [
-        f"{link.name}: {testimony.trouble[link.index]}"
-        for link in links
-        if link.index in testimony.trouble
+        f"{link.name}: {why}"
+        for link, why in sorted(testimony.trouble.items(), key=lambda each: each[0].index)
     ]
     needed = f"{share_set.threshold} of {len(share_set.members)} Keepers have to give their shares"
-    if len(testimony.shares) >= share_set.threshold:
-        needed = f"the shares of {len(testimony.shares)} Keepers do not give the root key"
+    given = len(testimony.shares())
+    if given >= share_set.threshold:
+        needed = f"the shares of {given} Keepers do not give the root key"
     return f"{needed}; {'; '.join([*told, _OTHERWISE])}"
 
 

@@ -48,7 +48,11 @@ def new_set(
     lineage: str,
     generation: int,
 ) -> NewSet:
-    """Split a root key for these Keepers with a fresh polynomial."""
+    """Split a root key for these Keepers, and no others, with a fresh polynomial.
+
+    `root` may be of a generation that is not active yet, and `links` any Keepers with distinct indexes: who is left out
+    is given nothing of this set.
+    """
     held = HeldSet.split(
         root,
         store_id=store_id,
@@ -187,7 +191,7 @@ async def refresh(desk: KeeperDesk, actor: str, *, least: int) -> Opened:
     vault = desk.vault
     async with vault.lock, desk.lock:
         document = vault.opened.document
-        able = await _able(desk, document)
+        able = await able_among(desk.links, document)
         if len(able) < least:
             raise RefusalError(
                 Reason.KEEPER,
@@ -196,7 +200,7 @@ async def refresh(desk: KeeperDesk, actor: str, *, least: int) -> Opened:
             )
         new = new_set(
             desk.links,
-            desk.setting.threshold,
+            desk.threshold,
             vault.opened.ring.root,
             store_id=document.store_id,
             lineage=document.lineage,
@@ -210,15 +214,15 @@ async def refresh(desk: KeeperDesk, actor: str, *, least: int) -> Opened:
             raise
 
 
-async def _able(desk: KeeperDesk, document: Keyring) -> list[KeeperLink]:
-    """Return the Keepers that answer and hold nothing foreign.
+async def able_among(links: Sequence[KeeperLink], document: Keyring) -> list[KeeperLink]:
+    """Return those of these Keepers, old or new, that answer and hold nothing foreign: they can take a share.
 
     Who has the set in force staged only, as after a kill, commits it first: another set will be staged over it.
     """
-    looks = await asyncio.gather(*(link.look() for link in desk.links), return_exceptions=True)
+    looks = await asyncio.gather(*(link.look() for link in links), return_exceptions=True)
     in_force = rules.set_in_force(document)
     able = []
-    for link, look in zip(desk.links, looks, strict=True):
+    for link, look in zip(links, looks, strict=True):
         if isinstance(look, BaseException):
             _log.warning("%s cannot take a new share: it does not answer", link.name)
             continue

@@ -17,6 +17,7 @@ from spike.nexus.keeper_call import KeeperCalls
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
 from spike.nexus.keeper_loop import KeeperLoop
+from spike.nexus.keeper_roster import Roster
 from spike.nexus.key_call import KeyCalls
 from spike.nexus.key_view_call import KeyViewCalls
 from spike.nexus.lite import Service, service_of, unserved
@@ -126,9 +127,10 @@ async def _vault(setting: NexusSetting, store: Store) -> Vault:
 
 def _keepers(setting: NexusSetting, vault: Vault, source: X509Source) -> KeeperDesk:
     """Return the desk of the Keepers. A store that keeps nothing has none: its key brings nothing back."""
-    peers = () if vault.is_open else setting.keepers.peers
-    links = [KeeperLink(peer, source, setting.roles) for peer in peers]
-    return KeeperDesk(vault, links, setting.keepers)
+    if vault.is_open:
+        return KeeperDesk(vault)
+    roles = setting.roles
+    return KeeperDesk(vault, Roster(setting.keepers, lambda peer: KeeperLink(peer, source, roles)))
 
 
 @contextlib.asynccontextmanager
