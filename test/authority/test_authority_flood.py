@@ -17,7 +17,7 @@ from h2.connection import H2Connection
 
 from authority_kit import SUPERUSER, AuthorityProcess, begin, eventually, fetch, stub
 from size import seed, size
-from spike.authority.admission import Admission, Limit
+from spike.authority.admission import Admission, Guests, Limit
 from spike.authority.process import Uid
 from spike.authority.workload import STREAM_LIMIT
 from spike.client.control import Status, StatusRequest
@@ -262,3 +262,37 @@ def test_one_user_cannot_take_anothers_place() -> None:
         with admission.place(one) as refused:
             assert not refused
     assert admission.total == 2
+
+
+class Visitor:
+    def __init__(self, *, calls: bool = False) -> None:
+        self._calls = calls
+
+    def is_needed(self) -> bool:
+        return self._calls
+
+
+def test_users_who_fill_every_place_keep_no_other_user_out() -> None:
+    guests: Guests[Visitor] = Guests(Limit(of_user=3, of_all=6))
+    crowds = {Uid(number): [Visitor(calls=True), Visitor(), Visitor()] for number in (1, 2)}
+    for uid, visitors in crowds.items():
+        assert [guests.admit(uid, each) for each in visitors] == [None] * 3
+    too_many = Visitor()
+    assert guests.admit(Uid(1), too_many) is too_many
+    first, second, third = (Visitor() for _ in range(3))
+    # The newest one without a call leaves, of the user with the most.
+    assert guests.admit(Uid(3), first) is crowds[Uid(1)][2]
+    assert guests.admit(Uid(3), second) is crowds[Uid(2)][2]
+    assert guests.admit(Uid(3), third) is third, "it would have more than anybody"
+    assert len(guests) == 6
+    guests.leave(Uid(3), first)
+    guests.leave(Uid(3), first)
+    assert len(guests) == 5
+
+
+def test_a_call_is_broken_off_only_where_a_user_has_nothing_else() -> None:
+    guests: Guests[Visitor] = Guests(Limit(of_user=2, of_all=2))
+    old, new = Visitor(calls=True), Visitor(calls=True)
+    assert guests.admit(Uid(1), old) is None
+    assert guests.admit(Uid(1), new) is None
+    assert guests.admit(Uid(2), Visitor()) is new

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import tempfile
@@ -29,6 +30,7 @@ from authority_kit import (
     svid_stream,
 )
 from spike.authority.archive import FileArchive
+from spike.authority.traffic import CONNECTION_LIMIT
 from spike.client.control import EntryList, EntryListRequest, Status, StatusRequest
 from spike.error import SettingError, SpikeError, StoreUnavailableError
 
@@ -274,15 +276,26 @@ def as_other_user(act: Callable[[], str]) -> str:
     return said
 
 
-@pytest.mark.root
-def test_another_users_processes_reach_a_socket_outside_and_get_what_their_entry_says(
-    tmp_path: Path,
-) -> None:
-    outside = Path(tempfile.mkdtemp(dir="/run"))  # tmp_path is closed to others
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[AuthorityProcess]:
+    """An Authority whose socket other users can reach: tmp_path is closed to them."""
+    outside = Path(tempfile.mkdtemp(dir="/run"))
     outside.chmod(0o755)
     authority = AuthorityProcess(tmp_path)
     authority.socket = outside / "agent.sock"
     authority.control = outside / "control.sock"
+    try:
+        with authority:
+            yield authority
+    finally:
+        shutil.rmtree(outside)
+
+
+@pytest.mark.root
+def test_another_users_processes_reach_a_socket_outside_and_get_what_their_entry_says(
+    shared: AuthorityProcess,
+) -> None:
+    authority = shared
 
     def identity() -> str:
         try:
@@ -297,14 +310,56 @@ def test_another_users_processes_reach_a_socket_outside_and_get_what_their_entry
             return error.message
         return "answered"
 
+    assert as_other_user(identity) == "PERMISSION_DENIED"
+    authority.cli("entry", "add", "--uid", str(OTHER), "--id", WEB)
+    assert as_other_user(identity) == WEB
+    assert "may not speak with Authority" in as_other_user(ask)
+    # Not only the file's mode keeps others out.
+    authority.control.chmod(0o666)
+    assert as_other_user(ask) == "only Authority's owner and root may ask"
+
+
+@contextlib.contextmanager
+def crowd(path: Path, uid: int, count: int) -> Iterator[None]:
+    """Hold so many connections in a process of this user."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            held = [socket.socket(socket.AF_UNIX) for _ in range(count)]
+            for each in held:
+                each.connect(str(path))
+            os.write(write, b"held")
+            signal.pause()
+        os._exit(0)
+    os.close(write)
     try:
-        with authority:
-            assert as_other_user(identity) == "PERMISSION_DENIED"
-            authority.cli("entry", "add", "--uid", str(OTHER), "--id", WEB)
-            assert as_other_user(identity) == WEB
-            assert "may not speak with Authority" in as_other_user(ask)
-            # Not only the file's mode keeps others out.
-            authority.control.chmod(0o666)
-            assert as_other_user(ask) == "only Authority's owner and root may ask"
+        with os.fdopen(read, "rb") as pipe:
+            assert pipe.read(4) == b"held"
+        yield
     finally:
-        shutil.rmtree(outside)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.root
+def test_users_who_hold_every_connection_between_them_keep_no_other_user_out(
+    shared: AuthorityProcess,
+) -> None:
+    users = CONNECTION_LIMIT.of_all // CONNECTION_LIMIT.of_user
+    with contextlib.ExitStack() as stack:
+        for number in range(users):
+            stack.enter_context(crowd(shared.socket, OTHER + number, CONNECTION_LIMIT.of_user))
+
+        def full() -> bool:
+            with shared.ask() as control:
+                told = control.call(StatusRequest(), Status)
+                return told.connections == CONNECTION_LIMIT.of_all
+
+        eventually("every connection is taken", full)
+        svid = asyncio.run(fetch(shared.socket)).svids[0]
+        assert svid.spiffe_id == SUPERUSER
+    assert "has the most connections" in shared.log()

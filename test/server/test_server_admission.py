@@ -20,8 +20,8 @@ class Visitor:
         return self._claim
 
 
-def _id(name: str) -> SpiffeId:
-    return SpiffeId.parse_untrusted(f"spiffe://spike.ist/{name}")
+def _id(name: str, domain: str = "spike.ist") -> SpiffeId:
+    return SpiffeId.parse_untrusted(f"spiffe://{domain}/{name}")
 
 
 CLAIMS = st.none() | st.tuples(st.sampled_from([0, 1]), st.floats(0, 100))
@@ -44,6 +44,27 @@ def test_the_limits_hold_and_nobody_who_is_being_answered_leaves(
             assert each is newcomer or each.claim() is not None
             # Whoever has fewer connections than another never loses one to it.
             assert each is newcomer or before[each.owner] >= before[newcomer.owner]
+
+
+DOMAINS = ("spike.ist", "partner.example", "other.example")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(DOMAINS), st.integers(0, 30), st.booleans()), max_size=80)
+)
+def test_no_trust_domain_takes_the_places_of_another_however_many_identities_it_has(
+    arrivals: list[tuple[str, int, bool]],
+) -> None:
+    admission: Admission[Visitor] = Admission(max_total=9, max_per_identity=4)
+    for domain, number, answered in arrivals:
+        before = Counter(each.owner.trust_domain for each in admission.all())
+        newcomer = Visitor(_id(str(number), domain), None if answered else (0, 0.0))
+        for each in admission.admit(newcomer.owner, newcomer):
+            if each.owner.trust_domain != newcomer.owner.trust_domain:
+                # It has more than its share, and more than the newcomer's domain.
+                assert before[each.owner.trust_domain] > before[newcomer.owner.trust_domain]
+                assert before[each.owner.trust_domain] > 9 // len(DOMAINS)
+        assert len(admission) == len(admission.all()) <= 9
 
 
 def test_idle_ones_leave_before_those_in_a_request_and_the_longest_idle_first() -> None:

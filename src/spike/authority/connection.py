@@ -14,24 +14,22 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Callable
 from typing import Final, cast
 
 from grpclib.protocol import H2Protocol
 from h2.events import DataReceived
 
-from spike.authority.admission import Admission
+from spike.authority.admission import Guests
 from spike.authority.process import Caller, attest
 from spike.authority.workload import CALLER
+from spike.server.trouble import TroubleLog
 
 # What the library may have written that the caller has not read yet; the largest message with all
 # foreign bundles is 1 MiB and held back by HTTP/2's window of 64 KiB.
 UNREAD_LIMIT_BYTES: Final = 256 * 1024
 # A connection without a call is only kept for a while.
 IDLE_LIMIT_S: Final = 60.0
-
-_log = logging.getLogger(__name__)
 
 
 class CallerConnection(asyncio.Protocol):
@@ -40,12 +38,14 @@ class CallerConnection(asyncio.Protocol):
     def __init__(
         self,
         make_inner: Callable[[], H2Protocol],
-        admission: Admission,
+        guests: Guests[CallerConnection],
         all_connections: set[CallerConnection],
+        trouble: TroubleLog,
     ) -> None:
         self._inner: H2Protocol = make_inner()
-        self._admission = admission
+        self._guests = guests
         self._all = all_connections
+        self._trouble = trouble
         self._context = contextvars.copy_context()
         self._caller: Caller | None = None
         self._transport: asyncio.Transport | None = None
@@ -74,11 +74,13 @@ class CallerConnection(asyncio.Protocol):
         try:
             self._context.run(self._inner.data_received, data)
         except Exception as error:  # noqa: BLE001  a caller's bytes can raise anything in there
-            _log.info("hung up on pid %d: %s", self._caller.pid, type(error).__name__)
+            self._trouble.report("hung up on pid %d: %s", self._caller.pid, type(error).__name__)
             self.abort()
             return
         if self._transport.get_write_buffer_size() > UNREAD_LIMIT_BYTES:
-            _log.info("hung up on pid %d: it does not read its answers", self._caller.pid)
+            self._trouble.report(
+                "hung up on pid %d: it does not read its answers", self._caller.pid
+            )
             self.abort()
 
     def pause_writing(self) -> None:
@@ -95,7 +97,7 @@ class CallerConnection(asyncio.Protocol):
         if caller is None:
             return
         self._all.discard(self)
-        self._admission.leave(caller.uid)
+        self._guests.leave(caller.uid, self)
         if self._idle is not None:
             self._idle.cancel()
         if caller.process is not None:
@@ -117,14 +119,29 @@ class CallerConnection(asyncio.Protocol):
         try:
             caller = attest(self._transport.get_extra_info("socket"))
         except OSError as error:
-            _log.info("a caller could not be attested: %s", type(error).__name__)
+            self._trouble.report("a caller could not be attested: %s", type(error).__name__)
             return None
-        if self._admission.enter(caller.uid):
-            return caller
-        _log.warning("uid %d has too many connections", caller.uid)
-        if caller.process is not None:
-            caller.process.close()
-        return None
+        leaving = self._guests.admit(caller.uid, self)
+        if leaving is self:
+            self._trouble.report("uid %d has too many connections", caller.uid)
+            if caller.process is not None:
+                caller.process.close()
+            return None
+        if leaving is not None:
+            leaving.give_way()
+        return caller
+
+    def is_needed(self) -> bool:
+        """Tell whether a call is open on this connection."""
+        return bool(self._inner.processor.streams)
+
+    def give_way(self) -> None:
+        """Hang up for another user's connection: this one's user has the most."""
+        if self._caller is not None:
+            self._trouble.report(
+                "uid %d has the most connections and gives one up", self._caller.uid
+            )
+        self.abort()
 
     def _drop_content(self, event: DataReceived) -> None:
         if event.stream_id is not None and event.flow_controlled_length:

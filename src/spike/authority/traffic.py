@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
+import time
 from typing import Final, cast
 
 from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from grpclib.server import Server
 
-from spike.authority.admission import Admission, Limit
+from spike.authority.admission import Guests, Limit
 from spike.authority.connection import CallerConnection
 from spike.authority.workload import WorkloadService
+from spike.server.trouble import TroubleLog
 
 # Each connection takes two descriptors: the socket and the caller's pidfd.
 CONNECTION_LIMIT: Final = Limit(of_user=256, of_all=1024)
@@ -25,8 +28,10 @@ class Traffic:
 
     def __init__(self, service: WorkloadService, limit: Limit = CONNECTION_LIMIT) -> None:
         self._service = service
-        self._admission = Admission(limit)
+        self._guests: Guests[CallerConnection] = Guests(limit)
         self._connections: set[CallerConnection] = set()
+        # Any user of the machine can cause these lines.
+        self._trouble = TroubleLog(logging.getLogger(__name__), time, level=logging.WARNING)
 
     @property
     def connections(self) -> int:
@@ -54,7 +59,8 @@ class Traffic:
             return cast("H2Protocol", grpc._protocol_factory())
 
         return await asyncio.get_running_loop().create_unix_server(
-            lambda: CallerConnection(make_inner, self._admission, self._connections), sock=listener
+            lambda: CallerConnection(make_inner, self._guests, self._connections, self._trouble),
+            sock=listener,
         )
 
     def close(self) -> None:

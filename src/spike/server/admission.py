@@ -1,15 +1,17 @@
 """Who may stay connected when there is no room for all. Pure: no clock, no socket.
 
-The rule: the identity with the most connections gives one up, its own idle ones first. So whoever
-opens many connections only ever loses its own, one identity never locks out another, and a client
-that leaves idle connections behind (the Go SDK makes one for each call) is not refused for it.
+The rule: of the trust domain with the most connections, the identity with the most gives one up, its
+own idle ones first. So whoever opens many connections only ever loses its own, one identity never locks
+out another, and a client that leaves idle connections behind (the Go SDK makes one for each call) is not
+refused for it. Identities alone would not do: a federated trust domain makes as many as it likes.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Generic, Protocol, TypeVar
 
-from spike.spiffe.id import SpiffeId
+from spike.spiffe.id import SpiffeId, TrustDomain
 
 
 class Guest(Protocol):
@@ -32,11 +34,11 @@ class Admission(Generic[GuestT]):
     def __init__(self, max_total: int, max_per_identity: int) -> None:
         self._max_total = max_total
         self._max_per_identity = max_per_identity
-        self._total = 0
+        self._of_domain: Counter[TrustDomain] = Counter()
         self._guests: dict[SpiffeId, dict[GuestT, None]] = {}
 
     def __len__(self) -> int:
-        return self._total
+        return self._of_domain.total()
 
     def all(self) -> list[GuestT]:
         """Return all connections."""
@@ -48,11 +50,11 @@ class Admission(Generic[GuestT]):
         What is returned is no longer counted. At most one connection is returned.
         """
         self._guests.setdefault(identity, {})[guest] = None
-        self._total += 1
+        self._of_domain[identity.trust_domain] += 1
         if len(self._guests[identity]) > self._max_per_identity:
             crowd = identity
-        elif self._total > self._max_total:
-            crowd = max(self._guests, key=lambda each: len(self._guests[each]))
+        elif len(self) > self._max_total:
+            crowd = self._most_crowded()
         else:
             return ()
         leaving = self._least_needed(crowd, guest) or guest
@@ -64,9 +66,14 @@ class Admission(Generic[GuestT]):
         guests = self._guests.get(identity)
         if guests is not None and guest in guests:
             del guests[guest]
-            self._total -= 1
+            self._of_domain[identity.trust_domain] -= 1
             if not guests:
                 del self._guests[identity]
+
+    def _most_crowded(self) -> SpiffeId:
+        domain = max(self._of_domain, key=lambda each: self._of_domain[each])
+        own = (each for each in self._guests if each.trust_domain == domain)
+        return max(own, key=lambda each: len(self._guests[each]))
 
     def _least_needed(self, identity: SpiffeId, newcomer: GuestT) -> GuestT | None:
         claims = [

@@ -10,8 +10,11 @@ from spike.server.limit import Clock
 class TroubleLog:
     """Logs at most `per_minute` messages a minute, and then how many it has kept back."""
 
-    def __init__(self, log: logging.Logger, clock: Clock, per_minute: int = 30) -> None:
+    def __init__(
+        self, log: logging.Logger, clock: Clock, per_minute: int = 30, *, level: int = logging.INFO
+    ) -> None:
         self._log = log
+        self._level = level
         self._clock = clock
         self._per_minute = per_minute
         self._window = -60.0
@@ -23,11 +26,13 @@ class TroubleLog:
         now = self._clock.monotonic()
         if now - self._window >= 60.0:
             if self._kept_back:
-                self._log.info("%d more messages of this kind were kept back", self._kept_back)
+                self._log.log(
+                    self._level, "%d more messages of this kind were kept back", self._kept_back
+                )
             self._window, self._written, self._kept_back = now, 0, 0
         if self._written < self._per_minute:
             self._written += 1
-            self._log.info(message, *details)
+            self._log.log(self._level, message, *details)
         else:
             self._kept_back += 1
 
