@@ -12,6 +12,7 @@ from spike.wire.go_time import go_time, parse_go_time_untrusted
 from spike.wire.message import Message
 from spike.wire.operator import ShardRestoreRequest
 from spike.wire.policy import PolicyPutRequest
+from spike.wire.rotation import KeyRotateAnswer, KeyRotateRequest, KeyRotationAnswer
 from spike.wire.validate import check_path_pattern, check_spiffe_pattern
 
 _REQUESTS: tuple[type[Message], ...] = (
@@ -23,10 +24,15 @@ _REQUESTS: tuple[type[Message], ...] = (
     own.FileRestoreRequest,
     cipher.CipherEncryptRequest,
     cipher.CipherDecryptRequest,
+    KeyRotateRequest,
 )
 
 
-_ANSWERS: tuple[type[Message], ...] = tuple(dict.fromkeys(call.answer for call in CALLS))
+_ANSWERS: tuple[type[Message], ...] = (
+    *dict.fromkeys(call.answer for call in CALLS),
+    KeyRotateAnswer,
+    KeyRotationAnswer,
+)
 
 
 def _chosen(types: tuple[type[Message], ...], data: bytes) -> tuple[type[Message], bytes]:

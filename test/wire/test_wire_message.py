@@ -18,7 +18,7 @@ from spike.error import (
     StoreUnavailableError,
     WipedError,
 )
-from spike.wire import cipher, go_json, key, operator, own, policy, secret
+from spike.wire import cipher, go_json, key, operator, own, policy, rotation, secret
 from spike.wire.call import CALLS, call_at
 from spike.wire.code import ErrorCode, code_for_status, code_of
 from spike.wire.go_time import UnixNs, go_time
@@ -72,6 +72,37 @@ ANSWERS: list[tuple[Message, str]] = [
     (own.PasswordBeginAnswer("s", b"\0\1"), '{"session":"s","publicKey":"AAE="}'),
     (own.StatusAnswer(ready=True), '{"ready":true}'),
     (own.StatusAnswer(ready=False), '{"ready":false}'),
+    (
+        rotation.KeyRotateAnswer("i", True, [rotation.RotationCheck("disk", "ok", "900 MiB")]),
+        '{"id":"i","started":true,"checks":[{"name":"disk","result":"ok","detail":"900 MiB"}]}',
+    ),
+    (
+        rotation.KeyRotateAnswer(
+            "", False, [rotation.RotationCheck("disk", "fail", "full", "make room")], ["all of it"]
+        ),
+        (
+            '{"id":"","started":false,"checks":[{"name":"disk","result":"fail","detail":"full",'
+            '"nextStep":"make room"}],"exposure":["all of it"]}'
+        ),
+    ),
+    (rotation.KeyRotationAnswer(), '{"rotation":null}'),
+    (
+        key.KeyStatusAnswer(
+            rotation=rotation.Rotation(
+                *("i", "rotation", "full", "re-encrypting", T0, "spiffe://a/b", "why", 1),
+                *(rotation.Succession(1, 2), rotation.Succession(3, 4), rotation.Succession(5, 6)),
+                flipped_at=T1,
+                progress=rotation.RotationProgress(3, 9, 2, 0, 0, 0, 1, 100, 5),
+            )
+        ),
+        (
+            '{"rotation":{"id":"i","kind":"rotation","scope":"full","phase":"re-encrypting",'
+            '"startedAt":"1970-01-01T00:00:00Z","startedBy":"spiffe://a/b","reason":"why","attempt":1,'
+            '"root":{"before":1,"after":2},"record":{"before":3,"after":4},"cipher":{"before":5,"after":6},'
+            '"flippedAt":"1970-01-01T00:00:01.5Z","progress":{"scanned":3,"expected":9,"reEncrypted":2,'
+            '"alreadyCurrent":0,"skipped":0,"vanished":0,"failed":1,"sizeBytes":100,"ratePerS":5}}}'
+        ),
+    ),
 ]
 
 

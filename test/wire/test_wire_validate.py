@@ -218,6 +218,26 @@ def test_the_name_of_a_slot(name: str, allowed: bool) -> None:
     assert accepts(validate.check_slot_name, name) is allowed
 
 
+@pytest.mark.parametrize(
+    ("name", "allowed"),
+    [
+        ("root", True),
+        ("shards", True),
+        ("slot:admin", True),
+        ("keeper:2", True),
+        ("keeper:spiffe://spike.ist/spike/keeper/2", True),
+        ("slot:", False),
+        ("slot:a b", False),
+        ("keeper:", False),
+        ("root:1", False),
+        ("", False),
+        ("everything", False),
+    ],
+)
+def test_what_can_be_said_to_have_leaked(name: str, allowed: bool) -> None:
+    assert accepts(lambda text: validate.check_leaked([text]), name) is allowed
+
+
 def test_one_get_many_asks_for_at_most_a_thousand() -> None:
     validate.check_item_count(0)
     validate.check_item_count(1000)

@@ -148,6 +148,10 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
     ),
     Reason.FOREIGN: ("it is of another store", "use the backup that belongs to this store"),
     Reason.OLD: ("the backup is older than the store", "restore without it: spike restore"),
+    Reason.PENDING: (
+        "the backup was written before a rotation took effect, and nothing says that it has",
+        "use the backup in force, the file without .pending",
+    ),
     Reason.STALE_STORE: (
         "the store is an old copy of what it was",
         "put the newest copy of the store back and try again",
@@ -155,5 +159,10 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
     Reason.EXPIRED: ("it took too long", "run the command again"),
     Reason.KEEPER: ("the Keepers cannot take their shares", "see spike status"),
     Reason.BUSY: ("another operation on the keys is under way", "wait, then try again"),
+    Reason.ROTATION: ("it does not fit where the keys are", "see spike key status"),
+    Reason.PREFLIGHT: (
+        "a check failed; nothing was changed",
+        "see each check and what to do: spike key rotate --dry-run",
+    ),
     Reason.TOO_SOON: ("after wrong passwords the next attempt has to wait", "wait a minute"),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NewType, TypeVar
 
-from spike.wire import cipher, key, operator, own, policy, secret
+from spike.wire import cipher, key, operator, own, policy, rotation, secret
 from spike.wire.message import Empty, Message
 
 CallName = NewType("CallName", str)
@@ -171,6 +171,23 @@ KEY_VERIFY: Final = Call(
 )
 KEY_STATUS: Final = Call(
     CallName("key status"), _KEY, "status", key.KeyStatusRequest, key.KeyStatusAnswer
+)
+KEY_ROTATE: Final = Call(
+    CallName("key rotate"), _KEY, "rotate", rotation.KeyRotateRequest, rotation.KeyRotateAnswer
+)
+KEY_PAUSE: Final = Call(CallName("key pause"), _KEY, "pause", Empty, rotation.KeyRotationAnswer)
+KEY_RESUME: Final = Call(CallName("key resume"), _KEY, "resume", Empty, rotation.KeyRotationAnswer)
+KEY_PACE: Final = Call(
+    CallName("key pace"), _KEY, "pace", rotation.KeyPaceRequest, rotation.KeyRotationAnswer
+)
+KEY_ABORT: Final = Call(
+    CallName("key abort"), _KEY, "abort", rotation.KeyReasonRequest, rotation.KeyRotationAnswer
+)
+KEY_ROLLBACK: Final = Call(
+    CallName("key rollback"), _KEY, "rollback", rotation.KeyReasonRequest, rotation.KeyRotateAnswer
+)
+KEY_FINALIZE: Final = Call(
+    CallName("key finalize"), _KEY, "finalize", Empty, rotation.KeyRotationAnswer
 )
 
 AnyCall = Call[Any, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from spike.wire.message import GoInt, GoTime, Message
+from spike.wire.rotation import Rotation
 
 HISTORY_LIMIT = 1_000
 """The most events one answer of key history has."""
@@ -149,6 +150,8 @@ class KeyVerifyAnswer(Message, frozen=True):
 
 
 class KeyStatusAnswer(Message, frozen=True, omit_defaults=True):
-    """What goes on with keys. `verification`: the one that runs or the last one since Nexus has started."""
+    """What goes on with keys: the verification that runs, or the last one since Nexus has started; the rotation that
+    is not over yet, or the last one that has ended since."""
 
     verification: Verification | None = None
+    rotation: Rotation | None = None

@@ -28,6 +28,10 @@ PERMISSION_NAMES: Final = ("read", "write", "list", "execute", "super")
 ALGORITHM_NAMES: Final = ("", "AES-GCM", "AES-256-GCM")
 """What callers of encrypt and decrypt may call the one algorithm there is."""
 
+REASON_LIMIT_CHARACTERS: Final = 500
+LEAKED_LIMIT: Final = 300
+"""How many things can be said to have leaked, and how many Keepers be left out, at once."""
+
 _ID = re.compile(r"[0-9a-f]{32}")
 _TAG = re.compile(r"[0-9a-f]{64}")
 _SLOT_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}")
@@ -141,6 +145,34 @@ def check_slot_name(name: str) -> None:
         raise InputError(
             "the slotName is not 1 to 64 letters, digits and ._- beginning with one of the former"
         )
+
+
+def check_reason(text: str) -> None:
+    """Check the reason that is given for a lifecycle operation; it may be empty."""
+    if len(text) > REASON_LIMIT_CHARACTERS:
+        raise InputError(f"the reason has more than {REASON_LIMIT_CHARACTERS} characters")
+
+
+def check_leaked(names: Sequence[str]) -> None:
+    """Check what is said to have leaked: `root`, `shards`, `slot:NAME`, `keeper:NAME`."""
+    if len(names) > LEAKED_LIMIT:
+        raise InputError(f"more than {LEAKED_LIMIT} things are said to have leaked")
+    for name in names:
+        what, colon, which = name.partition(":")
+        if colon and what == "slot":
+            check_slot_name(which)
+        elif colon and what == "keeper":
+            check_keeper_names([which])
+        elif name not in ("root", "shards"):
+            raise InputError("what leaked is none of root, shards, slot:NAME, keeper:NAME")
+
+
+def check_keeper_names(names: Sequence[str]) -> None:
+    """Check what Keepers are called by: an index, an identity, an address; which one it is is seen later."""
+    if len(names) > LEAKED_LIMIT:
+        raise InputError(f"more than {LEAKED_LIMIT} Keepers are named")
+    if not all(1 <= len(name) <= PATH_LIMIT_BYTES - len("keeper:") for name in names):
+        raise InputError("the name of a Keeper has not 1 to 493 characters")
 
 
 def check_item_count(count: int) -> None:
