@@ -27,6 +27,7 @@ class Reason(StrEnum):
     PENDING = "pending"
     STALE_STORE = "stale_store"
     EXPIRED = "expired"
+    KEY_EXPIRED = "key_expired"
     KEEPER = "keeper"
     BUSY = "busy"
     ROTATION = "rotation"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from spike.error import FormatError, InputError, OpenError
+from spike.lifecycle.keyring import KeyPurpose
 from spike.lifecycle.ring import KeyRing
 from spike.nexus.handler import Handler, InTwoForms
 from spike.nexus.vault import Vault
@@ -87,8 +88,9 @@ class CipherCalls:
     def _sealed(self, plaintext: bytes) -> bytes:
         if len(plaintext) > self._limit_bytes:
             raise InputError(f"the plaintext has more than {self._limit_bytes} bytes")
-        ring = self._vault.require_writable().ring
+        ring = self._vault.require_writable(KeyPurpose.CIPHER).ring
         active = ring.active_cipher
+        self._vault.seal_count.cipher[active.generation] += 1
         return seal_blob(active.key, active.generation, _store_id(ring), plaintext)
 
     def _opened(self, blob: bytes) -> bytes:

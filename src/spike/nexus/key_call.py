@@ -162,7 +162,10 @@ class KeyCalls:
             root_generation=None if document is None else document.active_root.number,
             slots=None if opened is None else _slots(opened),
             memory=[StatusMeasure(m.name, m.applied, m.detail) for m in self._watch.last.measures],
-            stops=sorted(self._vault.stops),
+            stops=[
+                *sorted(self._vault.stops),
+                *(self._vault.life.reasons(document) if document else ()),
+            ],
             storage=await self._storage(),
             places=None if opened is None else self._places(opened),
             keepers=keepers,

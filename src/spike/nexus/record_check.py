@@ -13,6 +13,7 @@ from typing import Final
 
 from spike.crypto.record import generation_of_untrusted
 from spike.error import FormatError, OpenError
+from spike.lifecycle import usage
 from spike.lifecycle.census import UNKNOWN_GENERATION, BadReason, Finding
 from spike.lifecycle.chain import decode_entry_untrusted
 from spike.lifecycle.keyring import KeyPurpose, Keyring
@@ -162,6 +163,6 @@ _FORM: Final[Mapping[Kind, Callable[[bytes], object]]] = {
     POLICY: decode_policy_untrusted,
     SECRET: decode_values_untrusted,
     SECRET_META: decode_meta_untrusted,
-    USAGE: _any_form,
+    USAGE: usage.decode_untrusted,
 }
 SEALED_KINDS: Final[frozenset[Kind]] = frozenset(_FORM)

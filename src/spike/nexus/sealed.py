@@ -12,6 +12,7 @@ from typing import Final
 
 from spike.crypto.record import RecordContext, generation_of_untrusted, open_untrusted, seal
 from spike.lifecycle.ring import KeyRing
+from spike.nexus.key_life import SealCount
 from spike.storage.protocol import (
     ACCESS_LIST,
     ADMIN,
@@ -48,7 +49,9 @@ class OpenedRecord:
 class SealedStore:
     """A store seen through one key ring."""
 
-    def __init__(self, store: Store, ring: KeyRing) -> None:
+    def __init__(self, store: Store, ring: KeyRing, count: SealCount | None = None) -> None:
+        """See `store` through `ring`; what is sealed is counted in `count`."""
+        self._count = SealCount() if count is None else count
         self._store = store
         self._ring = ring
         self._store_id = bytes.fromhex(ring.document.store_id)
@@ -90,6 +93,7 @@ class SealedStore:
         """Return the change that stores `plaintext` under the active record key."""
         active = self._ring.active_record
         blob = seal(active.key, active.generation, self._context(record_id), plaintext)
+        self._count.record[active.generation] += 1
         return Put(record_id, blob, active.generation, expected)
 
     async def apply(self, changes: Sequence[Change]) -> tuple[Revision, ...]:

@@ -29,6 +29,7 @@ from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
+from spike.nexus.usage_book import UsageBook
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Verifier
 from spike.nexus.watch import MemoryWatch
@@ -66,6 +67,8 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             _log.warning("%s%s", service.remark, unserved(await store.census()))
         vault = await _vault(setting, store)
         stack.push_async_callback(vault.close)
+        usage = UsageBook(vault)
+        stack.push_async_callback(usage.try_flush)
         source = await X509Source.open(setting.endpoint or None, setting.source_timeout_s)
         stack.push_async_callback(source.close)
         require_role(source.material.svid.id, setting.roles, Role.NEXUS)
@@ -83,6 +86,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         watch = MemoryWatch(vault)
         await stack.enter_async_context(_running(watch.run()))
         await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
+        await stack.enter_async_context(_running(usage.run()))
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),

@@ -21,10 +21,12 @@ from spike.error import (
     StoreUnavailableError,
 )
 from spike.lifecycle import backup, history, keyring
+from spike.lifecycle.keyring import KeyPurpose
 from spike.lifecycle.ring import KeyRing, confirms_root
 from spike.nexus.anchor_gate import AnchorGate
 from spike.nexus.history_book import appended
 from spike.nexus.in_use import InUse
+from spike.nexus.key_life import KeyLife, SealCount
 from spike.nexus.opened import Opened, Phase, Stop
 from spike.nexus.place import Place
 from spike.nexus.place_desk import PlaceDesk, PlaceState
@@ -74,6 +76,7 @@ class Vault:
         self._gate = AnchorGate()
         self.in_use = InUse()
         """Counts the requests that work with what is open."""
+        self.life, self.seal_count = KeyLife(clock), SealCount()
         # A keyring of which nobody knows whether it was written.
         self._uncertain: KeyRing | None = None
         self._opened: Opened | None = None
@@ -105,14 +108,15 @@ class Vault:
         """Why nothing is written; empty when writes are served."""
         return frozenset(self._stops)
 
-    def require_writable(self) -> Opened:
-        """Return what is open if it may be written to.
+    def require_writable(self, purpose: KeyPurpose = KeyPurpose.RECORD) -> Opened:
+        """Return what is open if its key of a purpose may seal what a caller gives.
 
         Raises:
-            NotReadyError: there is no root key, or writes have been stopped.
+            NotReadyError: there is no root key, writes have been stopped, or the key has been in use for too long.
         """
         if self._stops:
             raise NotReadyError(f"writes are stopped: {', '.join(sorted(self._stops))}")
+        self.life.require_sealing(self.opened.document, purpose)
         return self.opened
 
     def stop_writes(self, reason: Stop) -> None:
@@ -168,7 +172,7 @@ class Vault:
         Raises:
             StoreError: the events could not be noted; nothing was swapped in, and it can be done again.
         """
-        sealed = SealedStore(self.store, ring)
+        sealed = SealedStore(self.store, ring, self.seal_count)
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
         self._opened = await self._drained(opened)
@@ -205,6 +209,7 @@ class Vault:
                 raise RefusedError(
                     "the keyring was replaced meanwhile", "nothing was changed: run it again"
                 )
+            self.life.require_wrapping(self.opened.document, ring.document)
             await self._replace_present(ring, beside)
         await self.drain()
         await self.renew_places()
@@ -283,7 +288,7 @@ class Vault:
         if ring.document.epoch == opened.document.epoch and ring.has_keys_of(opened.ring):
             self._opened = replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
             return
-        sealed = SealedStore(self.store, ring)
+        sealed = SealedStore(self.store, ring, self.seal_count)
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         policies = opened.policies.through(sealed)
         self._opened = Opened(ring, revision, raw, sealed, secrets, policies)
