@@ -46,6 +46,8 @@ from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
+from spike.nexus.system_backup_call import SystemBackupCalls
+from spike.nexus.system_backup_desk import SystemBackupDesk
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Verifier
 from spike.nexus.watch import MemoryWatch
@@ -226,6 +228,8 @@ async def running(
         stack.callback(shards.forget)
         verifier = Verifier(vault)
         stack.push_async_callback(verifier.close)
+        backups = SystemBackupDesk(vault)
+        stack.push_async_callback(backups.close)
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
@@ -241,6 +245,7 @@ async def running(
             **KeyViewCalls(vault, verifier).handlers(),
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk).handlers(),
+            **SystemBackupCalls(backups).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, roles, 1 << 20, service)
         extra: dict[str, Handle] = {}

@@ -110,6 +110,7 @@ def test_the_purposes_are_those_of_the_key_hierarchy() -> None:
         "backup-mac",
         "share-mac",
         "anchor-mac",
+        "manifest-mac",
     ]
 
 

@@ -17,7 +17,7 @@ from doc_kit import DOCS, ROOT, SOURCE, codes, page, rows, sections
 from spike.authority import book
 from spike.client import anchor as anchor_file
 from spike.crypto import record
-from spike.lifecycle import anchor, backup, keyring, shard_text, usage
+from spike.lifecycle import anchor, backup, keyring, manifest, shard_text, system_backup, usage
 from spike.lifecycle.refusal import Reason
 from spike.nexus.setting import read_setting
 from spike.policy import access_list
@@ -120,6 +120,8 @@ FORMATS = {
     "keyring": (keyring.FORMAT, keyring.LIMIT_BYTES),
     "anchor": (anchor.FORMAT, anchor.LIMIT_BYTES),
     "backup": (backup.FORMAT, backup.LIMIT_BYTES),
+    "system backup": (system_backup.FORMAT, None),
+    "manifest": (manifest.FORMAT, manifest.LIMIT_BYTES),
     "recovery shard": (shard_text.FORMAT, shard_text.LIMIT_BYTES),
     "secret metadata": (secret_encoding.META_FORMAT, secret_encoding.META_LIMIT_BYTES),
     "secret": (secret_encoding.VALUES_FORMAT, secret_encoding.VALUES_LIMIT_BYTES),

@@ -63,6 +63,8 @@ MAY = {
     "key history": {SUPERUSER},
     "key verify": {SUPERUSER},
     "key status": {SUPERUSER},
+    "system-backup create": {SUPERUSER},
+    "system-backup read": {SUPERUSER},
 }
 IDENTITIES = [
     SUPERUSER,

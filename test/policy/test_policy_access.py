@@ -78,6 +78,8 @@ ALSO_BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
 # Call → who may make it, never by policy. Sections 2 and 7.
 BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/bootstrap/verify", ""): {"bootstrap"},
+    ("/v1/system-backup", "create"): SUPERUSERS,
+    ("/v1/system-backup", "read"): SUPERUSERS,
     ("/v1/operator/recover", ""): {"recover"},
     ("/v1/operator/restore", ""): {"restore"},
     ("/v1/operator/restore", "password"): {"restore"},

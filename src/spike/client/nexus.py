@@ -16,6 +16,7 @@ from spike.client.key import KeyCalls
 from spike.client.pool import Body, Pool
 from spike.client.root_key import PasswordFor, RootKeyCalls, ShardOf
 from spike.client.setting import ClientSetting
+from spike.client.system_backup import SystemBackupCalls
 from spike.spiffe.background_source import BackgroundSource
 from spike.spiffe.source import HeldSource
 from spike.spiffe.workload_source import fetch_material
@@ -56,7 +57,7 @@ class Source(Protocol):
         """Stop."""
 
 
-class NexusClient(RootKeyCalls, KeyCalls):
+class NexusClient(RootKeyCalls, KeyCalls, SystemBackupCalls):
     """Speaks with one Nexus under this process's SPIFFE identity.
 
         with NexusClient.from_environment() as nexus:

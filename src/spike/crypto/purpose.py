@@ -28,6 +28,7 @@ class Purpose(enum.Enum):
     BACKUP_MAC = "backup-mac"
     SHARE_MAC = "share-mac"
     ANCHOR_MAC = "anchor-mac"
+    MANIFEST_MAC = "manifest-mac"
 
 
 def purpose_key(root: KeyMemory, purpose: Purpose, store_id: bytes, generation: int) -> KeyMemory:

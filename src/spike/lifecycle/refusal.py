@@ -33,6 +33,7 @@ class Reason(StrEnum):
     ROTATION = "rotation"
     PREFLIGHT = "preflight"
     TOO_SOON = "too_soon"
+    UNSUPPORTED = "unsupported"
 
 
 class RefusalError(RefusedError):

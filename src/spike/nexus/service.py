@@ -29,6 +29,8 @@ from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
+from spike.nexus.system_backup_call import SystemBackupCalls
+from spike.nexus.system_backup_desk import SystemBackupDesk
 from spike.nexus.usage_book import UsageBook
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Verifier
@@ -83,6 +85,8 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         stack.callback(shards.forget)
         verifier = Verifier(vault)
         stack.push_async_callback(verifier.close)
+        backups = SystemBackupDesk(vault)
+        stack.push_async_callback(backups.close)
         watch = MemoryWatch(vault)
         await stack.enter_async_context(_running(watch.run()))
         await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
@@ -97,6 +101,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             **KeyViewCalls(vault, verifier).handlers(),
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers).handlers(),
+            **SystemBackupCalls(backups).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes, service)
         server = Server(

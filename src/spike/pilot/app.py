@@ -24,6 +24,9 @@ COMMANDS: Final = {
     "status": Entry("spike.pilot.command.status:status", "Say whether the key would come back."),
     "keeper": Entry("spike.pilot.command.keeper:keeper", "Look after those who hold shares."),
     "key": Entry("spike.pilot.command.key:key", "Look at the keys; verify what is stored."),
+    "system-backup": Entry(
+        "spike.pilot.command.system_backup:system_backup", "Make one file of the whole store."
+    ),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
     "operator": Entry(
         "spike.pilot.command.operator:operator", "Hand out and bring recovery shards."

@@ -108,6 +108,8 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.KEY_HISTORY.name: ByRole(_SUPERUSER),
     call.KEY_VERIFY.name: ByRole(_SUPERUSER),
     call.KEY_STATUS.name: ByRole(_SUPERUSER),
+    call.SYSTEM_BACKUP_CREATE.name: ByRole(_SUPERUSER),
+    call.SYSTEM_BACKUP_READ.name: ByRole(_SUPERUSER),
     call.OPERATOR_STATUS.name: ForAnyone(all_of_it=_SUPERUSER),
 }
 

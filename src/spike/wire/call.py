@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NewType, TypeVar
 
-from spike.wire import cipher, key, operator, own, policy, rotation, secret
+from spike.wire import cipher, key, operator, own, policy, rotation, secret, system_backup
 from spike.wire.message import Empty, Message
 
 CallName = NewType("CallName", str)
@@ -190,6 +190,23 @@ KEY_FINALIZE: Final = Call(
     CallName("key finalize"), _KEY, "finalize", Empty, rotation.KeyRotationAnswer
 )
 
+_SYSTEM_BACKUP: Final = "/v1/system-backup"
+
+SYSTEM_BACKUP_CREATE: Final = Call(
+    CallName("system-backup create"),
+    _SYSTEM_BACKUP,
+    "create",
+    Empty,
+    system_backup.SystemBackupCreateAnswer,
+)
+SYSTEM_BACKUP_READ: Final = Call(
+    CallName("system-backup read"),
+    _SYSTEM_BACKUP,
+    "read",
+    system_backup.SystemBackupReadRequest,
+    system_backup.SystemBackupReadAnswer,
+)
+
 AnyCall = Call[Any, Any]
 
 CALLS: Final[tuple[AnyCall, ...]] = (
@@ -219,6 +236,8 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     KEY_HISTORY,
     KEY_VERIFY,
     KEY_STATUS,
+    SYSTEM_BACKUP_CREATE,
+    SYSTEM_BACKUP_READ,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}

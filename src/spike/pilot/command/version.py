@@ -16,12 +16,13 @@ def version(output_format: Format) -> None:
     """Show the version, and the format of each document that it writes and reads."""
     from spike.client import anchor as anchor_file
     from spike.crypto import record
-    from spike.lifecycle import anchor, backup, keyring
+    from spike.lifecycle import anchor, backup, keyring, system_backup
 
     formats = {
         "record": record.RECORD_FORMAT,
         "keyring": keyring.FORMAT,
         "backup": backup.FORMAT,
+        "system backup": system_backup.FORMAT,
         "anchor": anchor.FORMAT,
         "anchor file": anchor_file.FORMAT,
     }
