@@ -191,6 +191,7 @@ async def running(
     federated: Sequence[Ca] = (),
     service: Service = Service.WHOLE,
     cipher_limit_bytes: int = 64 << 10,
+    body_limit_bytes: int = 1 << 20,
     keepers: KeeperSetting = NO_KEEPERS,
     unattended: bool = False,
     witnesses: Witnesses | None = None,
@@ -247,7 +248,7 @@ async def running(
             **KeeperCalls(keeper_desk).handlers(),
             **SystemBackupCalls(backups).handlers(),
         }
-        dispatcher = Dispatcher(vault, handlers, roles, 1 << 20, service)
+        dispatcher = Dispatcher(vault, handlers, roles, body_limit_bytes, service)
         extra: dict[str, Handle] = {}
 
         async def handle(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -344,6 +345,23 @@ async def test_a_damaged_or_newer_backup_is_named(lost: Lost, change: str) -> No
     }[change]
     async with running(lost.data, place=lost.place, born=False) as nexus:
         await refused(nexus, name, backup=bad)
+
+
+async def test_the_largest_backup_there_can_be_gets_in_whatever_the_limit_of_bodies_is(
+    lost: Lost,
+) -> None:
+    """The shards' way too. That it is named as damaged shows that it was read whole."""
+    largest = lost.backup_path.read_bytes().ljust(backup.LIMIT_BYTES, b"x")
+    async with running(lost.data, place=lost.place, born=False, body_limit_bytes=4096) as nexus:
+        await refused(nexus, "damaged", backup=largest)
+        await refused(nexus, "damaged", backup=largest + b"x")
+        shard = {"id": 1, "shard": [1] * 32, "backup": base64.b64encode(largest).decode()}
+        status, told = await nexus.call(RESTORE, "/v1/operator/restore", shard)
+        assert (status, told["err"]) == (400, "refused_damaged")
+        # A call without a backup keeps to the setting.
+        long = {"path": "a", "values": {"k": "v" * 4096}}
+        assert (await nexus.restore(PASSWORD))[0] == 200
+        assert (await nexus.call(SUPERUSER, "/v1/store/secrets", long))[0] == 400
 
 
 @pytest.mark.parametrize("kind", ["secret", "secret-meta", "policy"])

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, Final, assert_never
 
 from spike.error import FenceError, InputError, NotReadyError, SpikeError
+from spike.lifecycle import backup
 from spike.lifecycle.refusal import RefusalError
 from spike.nexus.handler import Handler, InTwoForms, OnKey, Reading, ReadingEach, Writing
 from spike.nexus.lite import Service
@@ -39,6 +40,8 @@ _log = logging.getLogger("spike.nexus.dispatch")
 _REMEMBERED_PEERS: Final = 4096
 # Changes of keys that may overtake one write.
 _OVERTAKEN_LIMIT: Final = 8
+# In base64, with room for the other fields.
+_BACKUP_BODY_BYTES: Final = (backup.LIMIT_BYTES + 2) // 3 * 4 + (16 << 10)
 _RAW: Final = RAW_CONTENT_TYPE.encode("ascii")
 _NO_POLICIES: Final = CompiledPolicies(())
 
@@ -109,14 +112,21 @@ class Dispatcher:
         handler = self._handlers[call.name]
         if isinstance(handler, InTwoForms):
             return await self._answer_in_its_form(call, handler, request)
-        decision, body = await self._authorized_body(call, request, self._body_limit_bytes)
-        message = decode_untrusted(call.request, body, self._body_limit_bytes)
+        limit_bytes = self._limit_of(call)
+        decision, body = await self._authorized_body(call, request, limit_bytes)
+        message = decode_untrusted(call.request, body, limit_bytes)
         with self._vault.in_use.one():
             return Response(200, encode(await self._act(call, handler, decision, message)))
 
     def _call_at(self, request: Request) -> AnyCall | None:
         call = call_at(request.path, action_untrusted(request.query))
         return call if call is not None and call.name in self._handlers else None
+
+    def _limit_of(self, call: AnyCall) -> int:
+        """Return the largest body of a call in bytes: whatever key backup there can be has to get in."""
+        if "backup" in call.request.__struct_fields__:
+            return max(self._body_limit_bytes, _BACKUP_BODY_BYTES)
+        return self._body_limit_bytes
 
     async def _answer_in_its_form(
         self, call: AnyCall, handler: InTwoForms[Any], request: Request
