@@ -5,14 +5,14 @@ The steps are 3 to 6 of spike.lifecycle.restore. Nothing is changed here.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from spike.error import FormatError, OpenError
+from spike.error import FormatError, OpenError, StoreUnavailableError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle import backup, staleness
 from spike.lifecycle import restore as rules
@@ -24,10 +24,13 @@ from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.staleness import Objection
 from spike.lifecycle.witness import Witness
 from spike.memory.key_memory import KeyMemory
+from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
 from spike.nexus.vault import Vault
 from spike.storage.protocol import Record
+
+_log = logging.getLogger("spike.nexus.place")
 
 Witnesses = Callable[[], Awaitable[Sequence[Witness]]]
 """Asks the Keepers what they hold; who does not answer is left out."""
@@ -165,7 +168,7 @@ async def slots_in_places(vault: Vault, store_id: str) -> list[tuple[Slot, Path]
     """Return every slot that a backup place remembers, and where. Nothing of it is authenticated."""
     found: list[tuple[Slot, Path]] = []
     for state in vault.places:
-        raw = await asyncio.to_thread(state.place.read_backup, store_id)
+        raw = await _read(state.place, state.place.read_backup, store_id)
         if raw is None:
             continue
         with contextlib.suppress(RefusalError):
@@ -246,14 +249,23 @@ async def anchors_of_places(vault: Vault, store_id: str) -> list[bytes]:
     """Return every anchor that a backup place holds of a store, alone or in the key backup. None is authenticated."""
     found: list[bytes] = []
     for state in vault.places:
-        raw = await asyncio.to_thread(state.place.read_anchor, store_id)
+        raw = await _read(state.place, state.place.read_anchor, store_id)
         if raw is not None:
             found.append(raw)
         # A crash may have come between the two files.
-        held = await asyncio.to_thread(state.place.read_backup, store_id)
+        held = await _read(state.place, state.place.read_backup, store_id)
         if held is not None:
             with contextlib.suppress(FormatError):
                 copy = backup.decode_untrusted(held)
                 # What is pending says how far the store may come, not how far it came.
                 found += [] if copy.pending else [copy.anchor_raw]
     return found
+
+
+async def _read(place: Place, act: Callable[[str], bytes | None], store_id: str) -> bytes | None:
+    try:
+        return await place.reach.call(act, store_id)
+    except StoreUnavailableError as error:
+        # As one that holds nothing: a mount that hangs must not keep the root key away.
+        _log.error("%s; what it holds is left out", error.message)
+        return None

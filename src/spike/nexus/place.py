@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from spike.error import SettingError, StoreUnavailableError
 from spike.lifecycle import anchor, backup
+from spike.nexus.place_reach import Reach
 
 _BACKUP: Final = "key-backup"
 _PENDING: Final = "key-backup.pending"
@@ -26,9 +27,13 @@ _ANCHOR: Final = "anchor"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One directory. Calls block for as long as the disk takes; run them off the event loop."""
+    """One directory. Calls block for as long as the disk takes: make them through `reach`, off the event loop."""
 
     directory: Path
+    reach: Reach = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reach", Reach(str(self.directory)))
 
     def prepare(self) -> None:
         """Make the directory (0700) or check it.
@@ -44,9 +49,9 @@ class Place:
                 f"the backup place {self.directory} cannot be used: {error.strerror}",
                 "name another directory in SPIKE_NEXUS_BACKUP_DIR",
             ) from error
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        if _is_open_to_others(status):
             raise SettingError(
-                f"others can enter the backup place {self.directory}",
+                self._entered_by_others,
                 f"chown it to this user and run: chmod 700 {self.directory}",
             )
 
@@ -105,12 +110,19 @@ class Place:
         """Return where the key backup of a store lies."""
         return self._path(store_id, _BACKUP)
 
+    @property
+    def _entered_by_others(self) -> str:
+        return f"others can enter the backup place {self.directory}"
+
     def _path(self, store_id: str, what: str) -> Path:
         return self.directory / f"spike-{store_id}.{what}"
 
     def _write(self, path: Path, raw: bytes) -> None:
         beside = path.with_name(path.name + ".new")
         try:
+            # Again: at the start it may not have answered, and another disk may have taken its place since.
+            if _is_open_to_others(self.directory.stat()):
+                raise StoreUnavailableError(self._entered_by_others)
             beside.unlink(missing_ok=True)
             descriptor = os.open(
                 beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600
@@ -129,6 +141,10 @@ class Place:
             raise StoreUnavailableError(
                 f"the backup place {self.directory} cannot be written: {error.strerror}"
             ) from error
+
+
+def _is_open_to_others(status: os.stat_result) -> bool:
+    return status.st_uid != os.geteuid() or bool(status.st_mode & 0o077)
 
 
 def _read(path: Path, limit_bytes: int) -> bytes | None:

@@ -55,8 +55,8 @@ async def _renewed(
 ) -> PlaceState:
     try:
         if backup_raw is not None:
-            await asyncio.to_thread(place.write_backup, store_id, backup_raw)
-        await asyncio.to_thread(place.write_anchor, store_id, anchor_raw)
+            await place.reach.call(place.write_backup, store_id, backup_raw)
+        await place.reach.call(place.write_anchor, store_id, anchor_raw)
     except StoreError as error:
         _log.error("a backup place failed: %s", error.message)
         return PlaceState(place, error.message)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine
 
 from spike.crypto import known_answer
+from spike.error import StoreUnavailableError
 from spike.memory.process import harden
 from spike.nexus.birth_flow import bear_volatile
 from spike.nexus.cipher_call import CipherCalls
@@ -127,11 +128,19 @@ async def _vault(setting: NexusSetting, store: Store) -> Vault:
     health = await store.health()
     places = tuple(Place(path) for path in setting.backup_directories) if health.durable else ()
     for place in places:
-        place.prepare()
+        await _prepare(place)
     vault = Vault(store, places, utc_now, setting.max_versions)
     if not health.durable:
         await bear_volatile(vault)
     return vault
+
+
+async def _prepare(place: Place) -> None:
+    try:
+        await place.reach.call(place.prepare)
+    except StoreUnavailableError as error:
+        # Others may hold the backup, and secrets can be served without any: it is tried again every minute.
+        _log.error("%s", error.message)
 
 
 def _keepers(setting: NexusSetting, vault: Vault, source: X509Source) -> KeeperDesk:
