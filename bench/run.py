@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("record", "policy", "storage", "read", "cipher", "share", "recovery", "verify")
+NAMES = ("record", "policy", "storage", "read", "cipher", "share", "recovery", "supply", "verify")
 
 
 def main() -> int:
