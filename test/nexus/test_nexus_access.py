@@ -59,6 +59,7 @@ MAY = {
     "operator init": {SUPERUSER},
     "operator status": {"everyone"},
     "keeper refresh": {SUPERUSER},
+    "keeper reshape": {SUPERUSER},
     "key list": {SUPERUSER},
     "key history": {SUPERUSER},
     "key verify": {SUPERUSER},

@@ -195,6 +195,12 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ),
     ("/v1/operator/password", "begin", "{}", Empty()),
     ("/v1/keeper", "refresh", "{}", Empty()),
+    (
+        "/v1/keeper",
+        "reshape",
+        '{"shares":2,"threshold":2,"peers":["https://k1.example.org"]}',
+        own.KeeperReshapeRequest(2, 2, ["https://k1.example.org"]),
+    ),
     ("/v1/key", "list", "{}", Empty()),
     ("/v1/key", "history", '{"limit":5}', key.KeyHistoryRequest(5)),
     ("/v1/key", "verify", '{"stop":true}', key.KeyVerifyRequest(True)),

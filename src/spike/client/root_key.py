@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spike.client.caller import KEY_TIMEOUT_S, Caller
@@ -20,6 +21,8 @@ from spike.wire.own import (
     InitAnswer,
     InitRequest,
     KeeperRefreshAnswer,
+    KeeperReshapeAnswer,
+    KeeperReshapeRequest,
     PasswordRestoreRequest,
     RestoreAnswer,
     StatusAnswer,
@@ -61,6 +64,19 @@ class RootKeyCalls(Caller):
         """
         return self._call(
             calls.KEEPER_REFRESH, Empty(), "keeper refresh", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def reshape_keepers(
+        self, shares: int, threshold: int, peers: Sequence[str] = ()
+    ) -> KeeperReshapeAnswer:
+        """Let these Keepers hold the root key; without any, the present ones with another threshold.
+
+        Raises:
+            RefusalError: with the reason. Nothing was changed.
+        """
+        request = KeeperReshapeRequest(shares, threshold, list(peers))
+        return self._call(
+            calls.KEEPER_RESHAPE, request, "keeper reshape", KEY_TIMEOUT_S, repeatable=False
         )
 
     def init(self, secret: PasswordFor) -> InitAnswer:

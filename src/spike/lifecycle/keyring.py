@@ -163,6 +163,21 @@ class ShareSet(_Part, frozen=True):
     members: tuple[ShareMember, ...]
 
 
+class LeavingKeeper(_Part, frozen=True, omit_defaults=True):
+    """A Keeper that is no member any more, and has not yet been seen to erase its share of the set it was in.
+
+    `barred`: it was left out because it had leaked. It stays here, and is given nothing, until a person names it again.
+    """
+
+    set_id: Id
+    generation: Number
+    index: Annotated[int, Meta(ge=1, le=255)]
+    identity: Text
+    url: Text
+    since: Moment
+    barred: bool = False
+
+
 class LifecycleOperation(_Part, frozen=True):
     """The lifecycle operation in progress: what, which phase, since when, by whom."""
 
@@ -279,6 +294,7 @@ class Keyring(_Part, frozen=True, omit_defaults=True):
     outbox: tuple[Event, ...]
     audit_head: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     rotation: Rotation | None = None
+    leaving: Annotated[tuple[LeavingKeeper, ...], Meta(max_length=255)] = ()
     schedule: Schedule | None = None
 
     @property
@@ -408,7 +424,8 @@ def _format(keyring: Keyring) -> int:
     """Return the lowest format that holds a keyring."""
     has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
     later_words = (keyring.rotation, keyring.schedule)
-    return 1 if not has_root and all(word is None for word in later_words) else 2
+    plain = not has_root and not keyring.leaving
+    return 1 if plain and all(word is None for word in later_words) else 2
 
 
 def _check_shards(slot: Slot) -> None:

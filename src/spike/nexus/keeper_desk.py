@@ -16,7 +16,7 @@ from typing import Final
 from spike.error import SpikeError, UnreachableError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle.anchor import Anchor
-from spike.lifecycle.keyring import Keyring, ShareSet
+from spike.lifecycle.keyring import Keyring, LeavingKeeper, ShareSet
 from spike.lifecycle.refresh import set_in_force, staged_set
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.restore import read_stored
@@ -80,8 +80,13 @@ class KeeperDesk:
     @property
     def links(self) -> tuple[KeeperLink, ...]:
         """The Keepers: the members of the set in force, as the keyring has them; without one the environment's."""
-        in_force = self.set_in_force()
-        return self.roster.environment if in_force is None else self.links_of(in_force)
+        if not self.vault.is_open:
+            return self.roster.environment
+        document = self.vault.opened.document
+        in_force = set_in_force(document)
+        return (
+            self.roster.welcome(document.leaving) if in_force is None else self.links_of(in_force)
+        )
 
     def links_of(self, share_set: ShareSet) -> tuple[KeeperLink, ...]:
         """Return the Keepers of any set of an authentic keyring, such as a staged one."""
@@ -273,6 +278,7 @@ class KeeperDesk:
             *(f"{v.link.name} keeps an anchor that is beyond this store" for v in beyond),
             *(f"{v.link.name} does not keep the newest anchor" for v in lacking),
             *((self._difference,) if self._difference else ()),
+            *(_left(each) for each in opened.document.leaving),
             *self._unpinned(in_force),
         )
 
@@ -324,6 +330,15 @@ def _is_beyond(view: KeeperView, opened: Opened, anchor_raw: bytes) -> bool:
 
 def _exceeds(seen: Anchor, document: Keyring, access_generation: int) -> bool:
     return seen.lineage != document.lineage or seen.is_beyond(document.age, access_generation)
+
+
+def _left(leaving: LeavingKeeper) -> str:
+    """Say what is left at a Keeper that is no member any more."""
+    why = " because it had leaked" if leaving.barred else ""
+    return (
+        f"the Keeper at {leaving.url} left at {leaving.since}{why} and was not seen to erase its old share, which "
+        "with enough others of its set gives the root key until that is rotated"
+    )
 
 
 def _because(detail: str) -> str:

@@ -19,6 +19,7 @@ from spike.lifecycle.refresh import set_in_force
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_recovery import fetch_anew, recover
 from spike.nexus.keeper_refresh import drop, refresh
+from spike.nexus.keeper_reshape import take_leave
 from spike.nexus.opened import Stop
 
 FIRST_PAUSE_S: Final = 0.5
@@ -38,6 +39,8 @@ class KeeperLoop:
         # A refresh that fails is tried again with growing pauses: each try writes to the store.
         self._refresh_pause_s = FIRST_PAUSE_S
         self._no_refresh_before_s = 0.0
+        self._leave_pause_s = FIRST_PAUSE_S
+        self._no_leave_before_s = 0.0
 
     async def run(self) -> None:
         """Go on until cancelled."""
@@ -71,6 +74,7 @@ class KeeperLoop:
         if self._desk.links:
             await self._try(self._ensure_set())
         await self._try(self._desk.look())
+        await self._try(self._take_leave())
 
     async def _try(self, work: Awaitable[object]) -> None:
         try:
@@ -89,6 +93,15 @@ class KeeperLoop:
         """End a refresh that was killed, or whose store failed, also where the Keepers are no longer configured."""
         async with self._desk.vault.lock:
             await drop(self._desk)
+
+    async def _take_leave(self) -> None:
+        """Let Keepers that are no members any more erase their shares, with growing pauses: one may never come back."""
+        if not self._desk.vault.opened.document.leaving:
+            self._leave_pause_s, self._no_leave_before_s = FIRST_PAUSE_S, 0.0
+        elif time.monotonic() >= self._no_leave_before_s:
+            self._no_leave_before_s = time.monotonic() + self._leave_pause_s
+            self._leave_pause_s = min(LONGEST_PAUSE_S, 2 * self._leave_pause_s)
+            await take_leave(self._desk)
 
     async def _ensure_set(self) -> None:
         """See that Nexus knows the set in force: after a restore it does not, and deals a new one."""

@@ -1,4 +1,4 @@
-"""Bringing a share set to the Keepers: at init, and as a refresh. Stage, read back, rebuild; only then the keyring.
+"""Bringing a share set to Keepers: at init, as a refresh or reshape. Stage, read back, rebuild; only then the keyring.
 
 The order is that of spike.lifecycle.refresh. Nothing is erased anywhere before the keyring that makes it superfluous
 has been read back.
@@ -12,7 +12,7 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from spike.error import NotFoundError, SpikeError
 from spike.lifecycle import refresh as rules
@@ -28,7 +28,7 @@ from spike.nexus.opened import Opened
 from spike.nexus.vault import Vault
 
 _log: Final = logging.getLogger("spike.nexus.keeper")
-_LOOK: Final = "see that each of them runs and is the right one: spike keeper status"
+LOOK: Final = "see that each of them runs and is the right one: spike keeper status"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,13 @@ class NewSet:
 
     held: HeldSet
     share_set: ShareSet
+
+
+class Cause(NamedTuple):
+    """Which lifecycle operation brings a set in, and who asked for it."""
+
+    kind: str
+    actor: str
 
 
 def new_set(
@@ -65,7 +72,7 @@ def new_set(
     members = tuple(
         ShareMember(
             index=link.index,
-            identity=_identity(link, links),
+            identity=identity_of(link, links),
             url=link.peer.url,
             digest=held.digest(link.index),
         )
@@ -74,7 +81,7 @@ def new_set(
     return NewSet(held, ShareSet(held.set_id, generation, threshold, staged=True, members=members))
 
 
-def _identity(link: KeeperLink, links: Sequence[KeeperLink]) -> str:
+def identity_of(link: KeeperLink, links: Sequence[KeeperLink]) -> str:
     """Return the identity that is pinned: the configured one, else who answered, if nobody else has the same."""
     seen = Counter(each.found for each in links)
     if link.peer.identity is None and (link.found is None or seen[link.found] > 1):
@@ -95,7 +102,7 @@ async def require_free(links: Sequence[KeeperLink]) -> None:
         if isinstance(look, BaseException)
     ]
     if silent:
-        raise RefusalError(Reason.KEEPER, f"not every Keeper answers ({'; '.join(silent)})", _LOOK)
+        raise RefusalError(Reason.KEEPER, f"not every Keeper answers ({'; '.join(silent)})", LOOK)
     for link, look in zip(links, looks, strict=True):
         if not isinstance(look, BaseException) and look.committed is not None:
             held = look.committed.claim
@@ -142,7 +149,7 @@ async def deliver(
             share.value.wipe()
     told = "; ".join(f"{name} does not give back its share: {why}" for name, why in trouble.items())
     if len(links) - len(trouble) < least:
-        raise RefusalError(Reason.KEEPER, told, _LOOK)
+        raise RefusalError(Reason.KEEPER, told, LOOK)
     if told:
         _log.error("left out of the new shares: %s", told)
 
@@ -169,10 +176,10 @@ def _wrong(new: NewSet, shares: Sequence[Share], root: KeyMemory, check: str) ->
         rebuilt = rebuild(new.share_set, label.store_id, label.lineage, check, shares)
     except ShareError as error:
         why = f"what the Keepers hold does not give the root key: {error.message}"
-        raise RefusalError(Reason.KEEPER, why, _LOOK) from error
+        raise RefusalError(Reason.KEEPER, why, LOOK) from error
     with rebuilt.root as again, rebuilt.held:
         if not again.same_as(root):
-            raise RefusalError(Reason.KEEPER, "what the Keepers hold is another root key", _LOOK)
+            raise RefusalError(Reason.KEEPER, "what the Keepers hold is another root key", LOOK)
     return {f"Keeper {bad.index}": "it is not what it was given" for bad in rebuilt.bad}
 
 
@@ -196,22 +203,23 @@ async def refresh(desk: KeeperDesk, actor: str, *, least: int) -> Opened:
             raise RefusalError(
                 Reason.KEEPER,
                 f"{len(able)} of {len(desk.links)} Keepers can take a new share, and {least} have to",
-                _LOOK,
+                LOOK,
             )
-        new = new_set(
-            desk.links,
-            desk.threshold,
-            vault.opened.ring.root,
-            store_id=document.store_id,
-            lineage=document.lineage,
-            generation=document.active_root.number,
-        )
-        try:
-            return await _brought_in(desk, able, new, actor, least)
-        except BaseException:
-            if desk.held is not new.held:
-                new.held.wipe()
-            raise
+        new = split_anew(vault, desk.links, desk.threshold)
+        return await bring_in(desk, able, new, Cause(rules.REFRESH, actor), least)
+
+
+def split_anew(vault: Vault, links: Sequence[KeeperLink], threshold: int) -> NewSet:
+    """Split the root key in force for these Keepers."""
+    document = vault.opened.document
+    return new_set(
+        links,
+        threshold,
+        vault.opened.ring.root,
+        store_id=document.store_id,
+        lineage=document.lineage,
+        generation=document.active_root.number,
+    )
 
 
 async def able_among(links: Sequence[KeeperLink], document: Keyring) -> list[KeeperLink]:
@@ -252,13 +260,32 @@ async def _has_committed(
     return True
 
 
+async def bring_in(
+    desk: KeeperDesk, able: Sequence[KeeperLink], new: NewSet, by: Cause, least: int
+) -> Opened:
+    """Bring a set to Keepers that can take it, and into force. Hold both locks. Takes over its shares.
+
+    Raises:
+        RefusalError: BUSY, or KEEPER: fewer than `least` hold their share then. The old set stays in force.
+        StoreError: the store failed.
+    """
+    try:
+        return await _brought_in(desk, able, new, by, least)
+    except BaseException:
+        if desk.held is not new.held:
+            new.held.wipe()
+        raise
+
+
 async def _brought_in(
-    desk: KeeperDesk, able: Sequence[KeeperLink], new: NewSet, actor: str, least: int
+    desk: KeeperDesk, able: Sequence[KeeperLink], new: NewSet, by: Cause, least: int
 ) -> Opened:
     vault = desk.vault
     opened = vault.opened
     root, check = opened.ring.root, opened.document.active_root.check
-    await _advance(vault, rules.begun(opened.document, new.share_set, vault.moment(), actor))
+    await _advance(
+        vault, rules.begun(opened.document, new.share_set, vault.moment(), by.actor, by.kind)
+    )
     try:
         anchor_raw = vault.opened.anchor_raw()
         await deliver(able, new, root, check, least=least, anchor_raw=anchor_raw)

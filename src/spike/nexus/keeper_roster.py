@@ -12,12 +12,12 @@ elsewhere, for a test or a drill, never touches the Keepers of the living one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from spike.client.setting import Address, parse_address
 from spike.error import SettingError, SpiffeIdError
-from spike.lifecycle.keyring import ShareMember, ShareSet
+from spike.lifecycle.keyring import LeavingKeeper, ShareMember, ShareSet
 from spike.nexus.keeper_link import KeeperLink
 from spike.nexus.keeper_setting import NO_KEEPERS, PEERS, SHARES, THRESHOLD, KeeperSetting, Peer
 from spike.spiffe.id import SpiffeId
@@ -58,6 +58,33 @@ class Roster:
             return ()
         return tuple(self._link(self._peer(member)) for member in share_set.members)
 
+    def of(self, peers: Sequence[Peer]) -> tuple[KeeperLink, ...]:
+        """Return links to any Keepers, such as those that are to become members."""
+        return tuple(self._link(peer) for peer in peers)
+
+    def leaver(self, leaving: LeavingKeeper) -> KeeperLink:
+        """Return the link to a Keeper that is no member any more.
+
+        Raises:
+            SettingError, SpiffeIdError: the keyring names something that is no Keeper.
+        """
+        member = ShareMember(leaving.index, leaving.identity, leaving.url, digest="")
+        return self._link(self._peer(member))
+
+    def welcome(self, leaving: Sequence[LeavingKeeper]) -> tuple[KeeperLink, ...]:
+        """Return the Keepers of the environment but those that were made to leave: for a keyring without a set."""
+        gone = {(each.url, each.identity) for each in leaving}
+        return tuple(
+            link
+            for link in self.environment
+            if not any(
+                _text(link.peer.identity) == who
+                if link.peer.identity and who
+                else link.peer.url == url
+                for url, who in gone
+            )
+        )
+
     def candidates(self, hint: ShareSet) -> tuple[Candidate, ...]:
         """Return whom to ask while nobody has authenticated the keyring: the environment's, and whom a set names.
 
@@ -97,8 +124,8 @@ class Roster:
         return (
             f"the environment names {_listed(told)}, threshold {setting.threshold}; the keyring, which counts, "
             f"{_listed(known)}, threshold {in_force.threshold}. If the keyring is right, set "
-            f"{peers_text(in_force)} {SHARES}={len(known)} {THRESHOLD}={in_force.threshold} before Nexus is "
-            "started again; if the environment is right: spike keeper reshape"
+            f"{' '.join(assignments(in_force))} before Nexus is started again; if "
+            "the environment is right: spike keeper reshape"
         )
 
     def _link(self, peer: Peer) -> KeeperLink:
@@ -126,10 +153,18 @@ class Roster:
         return Peer(index, peer.url, peer.address, peer.identity)
 
 
-def peers_text(share_set: ShareSet) -> str:
-    """Return the assignment that names the members of a set as SPIKE_NEXUS_KEEPER_PEERS does."""
-    members = (f"{m.url}#{m.identity}" if m.identity else m.url for m in share_set.members)
-    return f"{PEERS}={','.join(members)}"
+def assignments(share_set: ShareSet) -> tuple[str, ...]:
+    """Return what the environment of Nexus has to say to name a set's Keepers."""
+    return (
+        f"{PEERS}={','.join(peer_texts(share_set))}",
+        f"{SHARES}={len(share_set.members)}",
+        f"{THRESHOLD}={share_set.threshold}",
+    )
+
+
+def peer_texts(share_set: ShareSet) -> tuple[str, ...]:
+    """Return each member of a set as SPIKE_NEXUS_KEEPER_PEERS names one."""
+    return tuple(f"{m.url}#{m.identity}" if m.identity else m.url for m in share_set.members)
 
 
 def _is_same(peer: Peer, member: ShareMember) -> bool:

@@ -19,8 +19,8 @@ SHARES: Final = "SPIKE_NEXUS_SHAMIR_SHARES"
 THRESHOLD: Final = "SPIKE_NEXUS_SHAMIR_THRESHOLD"
 INTERVAL: Final = "SPIKE_NEXUS_KEEPER_UPDATE_INTERVAL"
 
-_LEAST_SHARES: Final = 2
-_MOST_SHARES: Final = 255
+LEAST_SHARES: Final = 2
+MOST_SHARES: Final = 255
 _EXAMPLE: Final = (
     f"set {PEERS} to URLs such as https://k1.example.org:8443#spiffe://example.org/spike/keeper/1"
 )
@@ -58,8 +58,8 @@ def read_keeper_setting(read: SettingReader) -> KeeperSetting:
     Raises:
         SettingError: one of them is not as it must be, or two contradict each other.
     """
-    shares = read.integer(SHARES, 3, _LEAST_SHARES, _MOST_SHARES)
-    threshold = read.integer(THRESHOLD, 2, _LEAST_SHARES, shares)
+    shares = read.integer(SHARES, 3, LEAST_SHARES, MOST_SHARES)
+    threshold = read.integer(THRESHOLD, 2, LEAST_SHARES, shares)
     peers = parse_peers(read.text(PEERS, ""))
     if peers and len(peers) != shares:
         raise SettingError(

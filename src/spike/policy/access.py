@@ -104,6 +104,7 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.OPERATOR_PASSWORD_BEGIN.name: ByRole(_SUPERUSER | _RESTORE),
     call.OPERATOR_INIT.name: ByRole(_SUPERUSER),
     call.KEEPER_REFRESH.name: ByRole(_SUPERUSER),
+    call.KEEPER_RESHAPE.name: ByRole(_SUPERUSER),
     call.KEY_LIST.name: ByRole(_SUPERUSER),
     call.KEY_HISTORY.name: ByRole(_SUPERUSER),
     call.KEY_VERIFY.name: ByRole(_SUPERUSER),

@@ -160,6 +160,14 @@ KEEPER_REFRESH: Final = Call(
     CallName("keeper refresh"), "/v1/keeper", "refresh", Empty, own.KeeperRefreshAnswer
 )
 
+KEEPER_RESHAPE: Final = Call(
+    CallName("keeper reshape"),
+    "/v1/keeper",
+    "reshape",
+    own.KeeperReshapeRequest,
+    own.KeeperReshapeAnswer,
+)
+
 _KEY: Final = "/v1/key"
 
 KEY_LIST: Final = Call(CallName("key list"), _KEY, "list", Empty, key.KeyListAnswer)
@@ -232,6 +240,7 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     OPERATOR_INIT,
     OPERATOR_STATUS,
     KEEPER_REFRESH,
+    KEEPER_RESHAPE,
     KEY_LIST,
     KEY_HISTORY,
     KEY_VERIFY,

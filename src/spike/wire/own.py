@@ -186,6 +186,32 @@ class KeeperRefreshAnswer(Message, frozen=True):
     keepers: list[StatusKeeper]
 
 
+class KeeperReshapeRequest(Message, frozen=True):
+    """Let these Keepers hold the root key: `shares` of them, `threshold` of which bring it back.
+
+    `peers` are written as in SPIKE_NEXUS_KEEPER_PEERS, in the order of their shares; empty, the present Keepers stay.
+    """
+
+    shares: GoInt = 0
+    threshold: GoInt = 0
+    peers: list[str] = msgspec.field(default_factory=list)
+
+
+class KeeperReshapeAnswer(Message, frozen=True):
+    """The Keepers as right after it. `changed` is false where the keyring named just these already.
+
+    `setting` are the assignments for the environment of Nexus; `leaving` the addresses of Keepers that are no members
+    any more and were not seen to erase their share.
+    """
+
+    epoch: GoInt
+    changed: bool
+    threshold: GoInt
+    keepers: list[StatusKeeper]
+    setting: list[str]
+    leaving: list[str]
+
+
 class StatusAnswer(Message, frozen=True, omit_defaults=True):
     """The state of Nexus; `stops` says why nothing is written. Who is not superuser gets `ready` alone.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 import msgspec
 
@@ -12,7 +14,9 @@ from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
 from spike.pilot.recoverability import keepers_suffice
 from spike.pilot.session import Session
-from spike.wire.own import StatusAnswer
+from spike.wire.own import KeeperReshapeAnswer, StatusAnswer
+
+_COUNT: Final = click.IntRange(2, 255)
 
 
 @click.group()
@@ -89,3 +93,51 @@ def refresh(output_format: Format) -> None:
         *(f"  {keeper_line(each)}" for each in answer.keepers),
     ]
     output.show(msgspec.to_builtins(answer), output_format, human)
+
+
+@keeper.command(
+    epilog="""\b
+Examples:
+  spike keeper reshape --shares 3 --threshold 3
+  spike keeper reshape --shares 2 --threshold 2 \\
+    --peers https://k1.example.org:8443#spiffe://example.org/spike/keeper/1,https://k4.example.org:8443#spiffe://example.org/spike/keeper/4
+"""
+)
+@click.option("--shares", type=_COUNT, required=True, help="How many Keepers there are to be.")
+@click.option(
+    "--threshold", type=_COUNT, required=True, help="How many of them bring the key back."
+)
+@click.option(
+    "--peers",
+    default="",
+    help="The Keepers, written as in SPIKE_NEXUS_KEEPER_PEERS. Without it the present ones stay.",
+)
+@output.option
+def reshape(shares: int, threshold: int, peers: str, output_format: Format) -> None:
+    """Let other Keepers hold the root key, or another number of them bring it back, while Nexus serves.
+
+    All of the new ones have to take their share, or nothing is changed. Afterwards the environment of Nexus should
+    say the same; what to set is printed.
+    """
+    named = [each.strip() for each in peers.split(",")] if peers else []
+    session = Session.of_process()
+    with session.connect() as nexus:
+        answer = nexus.reshape_keepers(shares, threshold, named)
+        session.renew_anchor(nexus)
+    output.show(msgspec.to_builtins(answer), output_format, _reshaped(answer))
+
+
+def _reshaped(answer: KeeperReshapeAnswer) -> list[str]:
+    count = f"{len(answer.keepers)} Keepers hold the root key, threshold {answer.threshold}"
+    since = f"since epoch {answer.epoch}" if answer.changed else "already; nothing was changed"
+    left = (
+        f"  The Keeper at {url} has left and was not seen to erase its old share; Nexus goes on telling it."
+        for url in answer.leaving
+    )
+    return [
+        f"{count}, {since}.",
+        *(f"  {keeper_line(each)}" for each in answer.keepers),
+        *left,
+        "Set for Nexus, before it is started again:",
+        *(f"  {each}" for each in answer.setting),
+    ]
