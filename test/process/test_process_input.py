@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,48 @@ def test_a_request_sent_twice_is_two_requests(spike: Installation) -> None:
     for _ in range(2):
         spike.client.put_secret("twice", {"k": "v"})
     assert spike.client.get_secret_metadata("twice").metadata.current_version == 2
+
+
+WRITES = 6
+_WRITER = """
+import sys
+from spike.client import NexusClient
+with NexusClient.from_environment() as nexus:
+    print(flush=True)
+    input()
+    for number in range(int(sys.argv[2])):
+        nexus.put_secret("race", {"by": sys.argv[1] + str(number)})
+"""
+
+
+def test_two_processes_that_write_one_path_never_lose_an_update(spike: Installation) -> None:
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, name, str(WRITES)],
+            env=spike.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for name in "ab"
+    ]
+    for each in writers:
+        assert each.stdout is not None
+        assert each.stdout.readline() == b"\n"
+    for each in writers:
+        assert each.stdin is not None
+        each.stdin.write(b"\n")
+        each.stdin.flush()
+    for each in writers:
+        each.communicate(timeout=60)
+        assert each.returncode == 0
+    # Ten versions are kept: of twelve writes, each took a number of its own, and the last ten are there.
+    told = spike.client.get_secret_metadata("race")
+    assert told.metadata.current_version == 2 * WRITES
+    found = [spike.client.get_secret("race", number)["by"] for number in told.versions]
+    assert len(set(found)) == len(found) == 10
+    for name in "ab":
+        own = [each for each in found if each.startswith(name)]
+        assert own == sorted(own), "a writer's own writes changed places"
 
 
 def test_requests_sent_at_once_are_answered_in_order_or_not_done(spike: Installation) -> None:
