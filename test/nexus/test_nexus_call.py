@@ -81,6 +81,39 @@ async def test_delete_is_soft_and_undelete_takes_it_back(nexus: RunningNexus) ->
     assert await current() == (200, {"data": {"n": "4"}})
 
 
+async def test_a_version_that_is_not_there_or_deleted_and_nothing_current_are_404(
+    nexus: RunningNexus,
+) -> None:
+    for number in (1, 2, 3):
+        await put(nexus, "a", n=str(number))
+    change = f"{SECRETS}?action=delete"
+    assert await nexus.call(SUPERUSER, change, {"path": "a", "versions": [2, 77]}) == (200, {})
+    for version in (2, 4, 77, -1):
+        asked = {"path": "a", "version": version}
+        assert await nexus.call(SUPERUSER, f"{SECRETS}?action=get", asked) == MISSING
+        assert await nexus.call(SUPERUSER, METADATA, asked) == MISSING
+    # 0 among the numbers is the current one.
+    assert await nexus.call(SUPERUSER, change, {"path": "a", "versions": [1, 0]}) == (200, {})
+    for current in ({}, {"version": 0}, {"version": None}):
+        nothing = {"path": "a", **current}
+        assert await nexus.call(SUPERUSER, f"{SECRETS}?action=get", nothing) == MISSING
+        assert await nexus.call(SUPERUSER, METADATA, nothing) == MISSING
+    change = f"{SECRETS}?action=undelete"
+    assert await nexus.call(SUPERUSER, change, {"path": "a", "versions": [1]}) == (200, {})
+    _, told = await nexus.call(SUPERUSER, METADATA, {"path": "a"})
+    assert told["metadata"]["currentVersion"] == 1
+    assert told["versions"]["1"]["deletedTime"] is None
+    assert told["versions"]["2"]["deletedTime"].endswith("Z")
+    assert set(told["versions"]["3"]) == {"createdTime", "version", "deletedTime"}
+    assert set(told["metadata"]) == {
+        *("currentVersion", "oldestVersion", "createdTime", "updatedTime", "maxVersions")
+    }
+    # A number above the current one becomes current.
+    assert await nexus.call(SUPERUSER, change, {"path": "a", "versions": [3]}) == (200, {})
+    _, told = await nexus.call(SUPERUSER, METADATA, {"path": "a"})
+    assert told["metadata"]["currentVersion"] == 3
+
+
 @pytest.mark.parametrize("action", ["get", "delete", "undelete"])
 async def test_an_unknown_path_is_404(nexus: RunningNexus, action: str) -> None:
     assert await nexus.call(SUPERUSER, f"{SECRETS}?action={action}", {"path": "no"}) == MISSING

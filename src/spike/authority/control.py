@@ -122,6 +122,8 @@ class ControlServer:
                 process.close()
             return _fault_of(error)
         except Exception:  # noqa: BLE001  a fault of ours must not end the others' identities
+            if process is not None:
+                process.close()
             _log.exception("a control request failed")
             return Fault("setting", "Authority failed at this request", "look at its log")
         finally:
