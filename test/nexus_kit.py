@@ -42,12 +42,14 @@ from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.restore_flow import RestoreDesk
+from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
 from spike.nexus.system_backup_call import SystemBackupCalls
 from spike.nexus.system_backup_desk import SystemBackupDesk
+from spike.nexus.usage_book import UsageBook
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Verifier
 from spike.nexus.watch import MemoryWatch
@@ -243,7 +245,8 @@ async def running(
                 verifier=verifier,
                 service=service,
             ).handlers(),
-            **KeyViewCalls(vault, verifier).handlers(),
+            **KeyViewCalls(vault, verifier, UsageBook(vault)).handlers(),
+            **ScheduleCalls(vault, UsageBook(vault)).handlers(),
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk).handlers(),
             **SystemBackupCalls(backups).handlers(),

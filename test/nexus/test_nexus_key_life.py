@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from around_kit import eventually
-from lifecycle_kit import AT
+from clock_kit import clocked
 from nexus_kit import SUPERUSER, RunningNexus, running
 from spike.error import StoreUnavailableError
 from spike.lifecycle.keyring import KeyPurpose, Keyring
@@ -19,44 +18,12 @@ from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import KeyName, KeyRing, check_of, wrap
 from spike.lifecycle.schedule import Schedule
 from spike.memory.key_memory import KeyMemory
-from spike.nexus.key_life import KeyLife
 from spike.nexus.usage_book import USAGE_ID, UsageBook
 from spike.storage.memory import MemoryStore
 from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, Revision
-from spike.wire.go_time import UnixNs
 
 SECRETS = "/v1/store/secrets"
 NOT_READY = (503, {"err": "state_not_ready"})
-BIRTH = datetime.fromisoformat(AT)
-
-
-class Clocks:
-    """A wall clock and a steady one that a test sets."""
-
-    def __init__(self, days: float = 0.0) -> None:
-        self.wall = BIRTH + timedelta(days=days)
-        self.steady = 1_000.0
-
-    def now(self) -> UnixNs:
-        return UnixNs(int(self.wall.timestamp()) * 1_000_000_000)
-
-    def life(self) -> KeyLife:
-        return KeyLife(self.now, lambda: self.steady)
-
-    def pass_days(self, days: float) -> None:
-        self.jump(days)
-        self.steady += days * 86_400
-
-    def jump(self, days: float) -> None:
-        self.wall += timedelta(days=days)
-
-
-def clocked(nexus: RunningNexus, days: float = 0.0) -> Clocks:
-    """Give a Nexus clocks that say so many days since the store was born, as if it had just been started."""
-    clocks = Clocks(days)
-    nexus.vault.clock = clocks.now
-    nexus.vault.life = clocks.life()
-    return clocks
 
 
 async def put(nexus: RunningNexus, path: str = "a") -> tuple[int, object]:

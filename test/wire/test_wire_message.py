@@ -18,7 +18,18 @@ from spike.error import (
     StoreUnavailableError,
     WipedError,
 )
-from spike.wire import cipher, go_json, key, operator, own, policy, rotation, secret
+from spike.wire import (
+    cipher,
+    go_json,
+    key,
+    operator,
+    own,
+    policy,
+    rotation,
+    schedule,
+    secret,
+    system_backup,
+)
 from spike.wire.call import CALLS, call_at
 from spike.wire.code import ErrorCode, code_for_status, code_of
 from spike.wire.go_time import UnixNs, go_time
@@ -205,6 +216,22 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ("/v1/key", "history", '{"limit":5}', key.KeyHistoryRequest(5)),
     ("/v1/key", "verify", '{"stop":true}', key.KeyVerifyRequest(True)),
     ("/v1/key", "status", '{"findingsAfter":7}', key.KeyStatusRequest(7)),
+    ("/v1/system-backup", "create", "{}", Empty()),
+    (
+        "/v1/system-backup",
+        "read",
+        '{"session":"s","part":2}',
+        system_backup.SystemBackupReadRequest("s", 2),
+    ),
+    ("/v1/key", "schedule-get", "{}", Empty()),
+    (
+        "/v1/key",
+        "schedule-set",
+        '{"recordDays":30,"windows":[{"days":["sun"],"begin":"01:00","end":"05:00"}],"reset":true}',
+        schedule.KeyScheduleSetRequest(
+            record_days=30, windows=[schedule.ScheduleWindow(["sun"], "01:00", "05:00")], reset=True
+        ),
+    ),
     (
         "/v1/operator/init",
         "",

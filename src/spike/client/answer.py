@@ -156,6 +156,14 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
         "the store is an old copy of what it was",
         "put the newest copy of the store back and try again",
     ),
+    Reason.KEY_EXPIRED: (
+        "the root key is too old to wrap more keys",
+        "replace it: spike key rotate",
+    ),
+    Reason.SCHEDULE: (
+        "the schedule cannot be kept to",
+        "see spike key schedule set --help",
+    ),
     Reason.EXPIRED: ("it took too long", "run the command again"),
     Reason.KEEPER: ("the Keepers cannot take their shares", "see spike status"),
     Reason.BUSY: ("another operation on the keys is under way", "wait, then try again"),

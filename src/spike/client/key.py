@@ -14,6 +14,7 @@ from spike.wire.key import (
     Verification,
 )
 from spike.wire.message import Empty
+from spike.wire.schedule import KeyScheduleSetRequest, ScheduleAnswer
 
 
 class KeyCalls(Caller):
@@ -26,6 +27,15 @@ class KeyCalls(Caller):
     def get_key_history(self, limit: int = 0) -> KeyHistoryAnswer:
         """Return the newest lifecycle events (1 to 1,000; 0 = 100), newest last, and where their chain is broken."""
         return self._read(calls.KEY_HISTORY, KeyHistoryRequest(limit), "key history")
+
+    def get_schedule(self) -> ScheduleAnswer:
+        """Return the schedule, how far each key is, and the next rotation that begins by itself."""
+        return self._read(calls.KEY_SCHEDULE_GET, Empty(), "key schedule")
+
+    def set_schedule(self, asked: KeyScheduleSetRequest) -> ScheduleAnswer:
+        """Change the schedule, and return it as it is then."""
+        # Repeatable: the same again changes nothing.
+        return self._read(calls.KEY_SCHEDULE_SET, asked, "key schedule")
 
     def start_verification(self) -> KeyVerifyAnswer:
         """Begin to verify all that is stored, or join the verification that runs."""

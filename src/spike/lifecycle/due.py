@@ -19,6 +19,7 @@ from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from spike.error import FormatError
 from spike.lifecycle.keyring import KeyPurpose, Keyring, Scope
 from spike.lifecycle.schedule import DEFAULT, NEVER, Schedule, first_open, open_span
 from spike.lifecycle.state import State, Transition
@@ -137,16 +138,24 @@ def _use(
     return KeyUse(
         purpose,
         number,
-        _activated(history),
+        _in_force_since(history),
         None if days == NEVER else timedelta(days=days),
         used,
         None if used is None or schedule.usage_limit == NEVER else schedule.usage_limit,
     )
 
 
-def _activated(history: tuple[Transition, ...]) -> datetime:
-    """Return when a key came into force first: a rollback to it makes it no younger."""
-    return moment_of(next(step.at for step in history if step.state is State.ACTIVE))
+def activated(history: tuple[Transition, ...]) -> datetime | None:
+    """Return when a key came into force first, or None: a rollback to it makes it no younger."""
+    at = next((step.at for step in history if step.state is State.ACTIVE), None)
+    return None if at is None else moment_of(at)
+
+
+def _in_force_since(history: tuple[Transition, ...]) -> datetime:
+    since = activated(history)
+    if since is None:
+        raise FormatError("the keyring is damaged: an active key never came into force")
+    return since
 
 
 def newest_date(document: Keyring) -> datetime:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     BUSY = "busy"
     ROTATION = "rotation"
     PREFLIGHT = "preflight"
+    SCHEDULE = "schedule"
     TOO_SOON = "too_soon"
     UNSUPPORTED = "unsupported"
 

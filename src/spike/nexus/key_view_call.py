@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Final
 
 from spike.error import InputError, NotFoundError
 from spike.lifecycle.census import Tally
-from spike.lifecycle.keyring import Event, Keyring
+from spike.lifecycle.due import activated
+from spike.lifecycle.keyring import Event, KeyPurpose, Keyring
 from spike.lifecycle.state import Transition
+from spike.lifecycle.usage import Usage
 from spike.nexus.handler import Handler, Reading
 from spike.nexus.history_check import HistoryCheck
 from spike.nexus.opened import Opened
 from spike.nexus.pace import Pace
+from spike.nexus.usage_book import UsageBook
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Run, Verifier
 from spike.nexus.verification_scan import Scan
@@ -48,8 +52,9 @@ _BREAK_LIMIT: Final = 100
 class KeyViewCalls:
     """Handlers bound to one vault and its verifier."""
 
-    def __init__(self, vault: Vault, verifier: Verifier) -> None:
+    def __init__(self, vault: Vault, verifier: Verifier, usage: UsageBook) -> None:
         self._vault = vault
+        self._usage = usage
         self._verifier = verifier
 
     def handlers(self) -> Mapping[CallName, Handler]:
@@ -63,7 +68,9 @@ class KeyViewCalls:
 
     async def list(self, _grant: Grant, opened: Opened, _asked: Empty) -> KeyListAnswer:
         """Tell every generation of every key."""
-        return KeyListAnswer([*_generations(opened.document)])
+        document = opened.document
+        now = self._vault.life.belief(document).at
+        return KeyListAnswer([*_generations(document, await self._usage.now(), now)])
 
     async def history(
         self, _grant: Grant, opened: Opened, asked: KeyHistoryRequest
@@ -145,12 +152,20 @@ def verification_of(run: Run, findings_after: int) -> Verification:
     )
 
 
-def _generations(document: Keyring) -> Iterator[KeyGeneration]:
+def _generations(document: Keyring, usage: Usage, now: datetime) -> Iterator[KeyGeneration]:
     for root in sorted(document.roots, key=lambda root: root.number):
-        yield KeyGeneration("root", root.number, root.state, _transitions(root.history))
+        yield KeyGeneration(
+            "root",
+            root.number,
+            root.state,
+            _transitions(root.history),
+            age_s=_age_s(root.history, now),
+        )
     order = ("record", "cipher", "audit", "backup-auth")
     names = {slot.id: slot.name for slot in document.slots}
-    for key in sorted(document.keys, key=lambda k: (order.index(k.purpose), k.slot, k.number)):
+    # A root key that is kept for a way back was told above, as a generation of the root key.
+    data = [key for key in document.keys if key.purpose is not KeyPurpose.ROOT]
+    for key in sorted(data, key=lambda k: (order.index(k.purpose), k.slot, k.number)):
         yield KeyGeneration(
             key.purpose,
             key.number,
@@ -159,7 +174,14 @@ def _generations(document: Keyring) -> Iterator[KeyGeneration]:
             wrapped_under=key.root,
             slot_id=key.slot or None,
             slot=names.get(key.slot),
+            age_s=_age_s(key.history, now),
+            sealed=usage.of(key.purpose, key.number),
         )
+
+
+def _age_s(history: tuple[Transition, ...], now: datetime) -> int | None:
+    since = activated(history)
+    return None if since is None else max(0, int((now - since).total_seconds()))
 
 
 def _transitions(history: tuple[Transition, ...]) -> list[KeyTransition]:

@@ -26,6 +26,7 @@ from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.restore_flow import RestoreDesk
+from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
 from spike.nexus.shard_call import ShardCalls
@@ -99,7 +100,8 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             **KeyCalls(
                 keepers, desk, restores, watch, verifier=verifier, service=service
             ).handlers(),
-            **KeyViewCalls(vault, verifier).handlers(),
+            **KeyViewCalls(vault, verifier, usage).handlers(),
+            **ScheduleCalls(vault, usage).handlers(),
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers).handlers(),
             **SystemBackupCalls(backups).handlers(),

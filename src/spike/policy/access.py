@@ -111,6 +111,8 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.KEY_STATUS.name: ByRole(_SUPERUSER),
     call.SYSTEM_BACKUP_CREATE.name: ByRole(_SUPERUSER),
     call.SYSTEM_BACKUP_READ.name: ByRole(_SUPERUSER),
+    call.KEY_SCHEDULE_GET.name: ByRole(_SUPERUSER),
+    call.KEY_SCHEDULE_SET.name: ByRole(_SUPERUSER),
     call.OPERATOR_STATUS.name: ForAnyone(all_of_it=_SUPERUSER),
 }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NewType, TypeVar
 
-from spike.wire import cipher, key, operator, own, policy, rotation, secret, system_backup
+from spike.wire import cipher, key, operator, own, policy, rotation, schedule, secret, system_backup
 from spike.wire.message import Empty, Message
 
 CallName = NewType("CallName", str)
@@ -214,6 +214,16 @@ SYSTEM_BACKUP_READ: Final = Call(
     system_backup.SystemBackupReadRequest,
     system_backup.SystemBackupReadAnswer,
 )
+KEY_SCHEDULE_GET: Final = Call(
+    CallName("key schedule get"), _KEY, "schedule-get", Empty, schedule.ScheduleAnswer
+)
+KEY_SCHEDULE_SET: Final = Call(
+    CallName("key schedule set"),
+    _KEY,
+    "schedule-set",
+    schedule.KeyScheduleSetRequest,
+    schedule.ScheduleAnswer,
+)
 
 AnyCall = Call[Any, Any]
 
@@ -247,6 +257,8 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     KEY_STATUS,
     SYSTEM_BACKUP_CREATE,
     SYSTEM_BACKUP_READ,
+    KEY_SCHEDULE_GET,
+    KEY_SCHEDULE_SET,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}

@@ -27,7 +27,8 @@ class KeyGeneration(Message, frozen=True, omit_defaults=True):
 
     `purpose`: root, record, cipher, audit or backup-auth. `wrapped_under` is the root key's generation, and is left
     out for the root key. `slot_id` and `slot` name the slot of a `backup-auth` key; `slot` is left out when that
-    slot is no more.
+    slot is no more. `age_s` is left out for a key that never was in force, `sealed` (records it has sealed) where that
+    is not counted.
     """
 
     purpose: str
@@ -37,6 +38,8 @@ class KeyGeneration(Message, frozen=True, omit_defaults=True):
     wrapped_under: GoInt | None = None
     slot_id: str | None = None
     slot: str | None = None
+    age_s: GoInt | None = None
+    sealed: GoInt | None = None
 
 
 class KeyListAnswer(Message, frozen=True):

@@ -28,8 +28,10 @@ def _key_line(each: KeyGeneration) -> str:
     slot = each.slot or each.slot_id
     name = f"{each.purpose} of slot {slot}" if slot else each.purpose
     under = "" if each.wrapped_under is None else f", wrapped under root {each.wrapped_under}"
+    age = "" if each.age_s is None else f", {each.age_s // 86_400} days old"
+    sealed = "" if each.sealed is None else f", has sealed {each.sealed} records"
     return (
-        f"{name} {each.generation}: {each.state} since {last.at}{under}"
+        f"{name} {each.generation}: {each.state} since {last.at}{age}{sealed}{under}"
         f" ({last.reason or 'no reason given'}; {last.actor})"
     )
 
