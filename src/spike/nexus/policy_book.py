@@ -13,7 +13,14 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from spike.error import FenceError, NotFoundError, OpenError, StoreConflictError, StoreCorruptError
+from spike.error import (
+    FenceError,
+    NotFoundError,
+    OpenError,
+    StoreConflictError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
 from spike.nexus.sealed import SealedStore
 from spike.policy.access_list import (
     EMPTY,
@@ -57,12 +64,24 @@ class _Standing:
     compiled: CompiledPolicies
 
 
+@dataclass(frozen=True, slots=True)
+class _Doubted:
+    """What a write whose answer was lost would make of it."""
+
+    listed: AccessList
+    policies: Mapping[str, Policy]
+    compiled: CompiledPolicies
+
+
 class PolicyBook:
     """The policies seen through one key ring."""
 
-    def __init__(self, sealed: SealedStore, standing: _Standing) -> None:
+    def __init__(
+        self, sealed: SealedStore, standing: _Standing, doubted: _Doubted | None = None
+    ) -> None:
         self._sealed = sealed
         self._standing = standing
+        self._doubted = doubted
         self._lock = asyncio.Lock()
 
     @staticmethod
@@ -100,7 +119,7 @@ class PolicyBook:
 
     def through(self, sealed: SealedStore) -> PolicyBook:
         """Return the same policies, to be written through another key ring from now on."""
-        return PolicyBook(sealed, self._standing)
+        return PolicyBook(sealed, self._standing, self._doubted)
 
     def raised_above(self, generation: int, sealed: SealedStore) -> Put:
         """Return the change that gives the same list the generation above this one; read it again afterwards."""
@@ -148,9 +167,11 @@ class PolicyBook:
         Raises:
             InputError: all policies together are too large to compile.
             StoreCorruptError: the store's access list is not the one in memory.
+            StoreUnavailableError: the store does not answer. If it was written, the next change finds that.
             FenceError: a change of keys came first; nothing was written.
         """
         async with self._lock:
+            await self._settle()
             now = self._standing
             encoded = encode_policy(policy)
             listed = add(now.listed, Right(RightKind.POLICY, policy.name), encoded)
@@ -165,9 +186,10 @@ class PolicyBook:
 
         Raises:
             NotFoundError: there is none of that name.
-            StoreCorruptError: the store's access list is not the one in memory.
+            StoreCorruptError, StoreUnavailableError, FenceError: as `put`.
         """
         async with self._lock:
+            await self._settle()
             now = self._standing
             self.get(name)
             listed = remove(now.listed, Right(RightKind.POLICY, name))
@@ -198,10 +220,42 @@ class PolicyBook:
         except FenceError:
             raise
         except StoreConflictError as error:
+            if await self._settle():
+                raise StoreUnavailableError(
+                    "an earlier change of policies was written after all; try again"
+                ) from error
             raise StoreCorruptError(
                 "the access list in the store is not the one in memory: somebody else wrote it"
             ) from error
+        except StoreUnavailableError:
+            # Perhaps the answer alone is lost. Without a look, every later change would meet a list it takes for
+            # somebody else's, and a right that was taken away would go on counting until Nexus is restarted.
+            self._doubted = _Doubted(listed, following, compiled)
+            if not await self._settle():
+                raise
+            return
         self._standing = _Standing(listed, revisions[0], following, compiled)
+        self._doubted = None
+
+    async def _settle(self) -> bool:
+        """Go on with a write whose answer was lost, if the store holds it; return whether that is so.
+
+        Raises:
+            StoreUnavailableError: the store still does not answer.
+        """
+        doubted = self._doubted
+        if doubted is None:
+            return False
+        record = await self._sealed.read(ACCESS_LIST_ID)
+        if record is None or decode_access_list_untrusted(record.plaintext) != doubted.listed:
+            return (
+                False  # it may still come true: what is under way is only over with the next write
+            )
+        self._standing = _Standing(
+            doubted.listed, record.revision, doubted.policies, doubted.compiled
+        )
+        self._doubted = None
+        return True
 
 
 def _standing(listed: AccessList, revision: Revision, policies: Mapping[str, Policy]) -> _Standing:

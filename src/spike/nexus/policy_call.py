@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 
 from spike.nexus.handler import Handler, Reading, Writing
 from spike.nexus.opened import Opened
@@ -77,13 +78,23 @@ class PolicyCalls:
             now=self._vault.clock(),
             replaced=opened.policies.find(asked.name),
         )
-        await opened.policies.put(policy)
-        await self._vault.renew_anchor()
+        async with self._anchored(opened):
+            await opened.policies.put(policy)
         return Empty()
 
     async def delete(self, _grant: Grant, opened: Opened, asked: PolicyNameRequest) -> Empty:
         """Delete a policy."""
         check_name(asked.id, "id")
-        await opened.policies.delete(asked.id)
-        await self._vault.renew_anchor()
+        async with self._anchored(opened):
+            await opened.policies.delete(asked.id)
         return Empty()
+
+    @contextlib.asynccontextmanager
+    async def _anchored(self, opened: Opened) -> AsyncIterator[None]:
+        """Let a new anchor follow a change, also one of before whose answer was lost and that is found only now."""
+        before = opened.policies.access_generation
+        try:
+            yield
+        finally:
+            if opened.policies.access_generation != before:
+                await self._vault.renew_anchor()
