@@ -39,13 +39,22 @@ def copy_of(key: KeyMemory) -> KeyMemory:
 
 def with_next_cipher(ring: KeyRing) -> KeyRing:
     """Return a ring one keyring later, whose cipher key has one more generation. The keys are copies."""
+    return _with_next(ring, KeyPurpose.CIPHER, State.DEACTIVATED)
+
+
+def with_next_record(ring: KeyRing) -> KeyRing:
+    """Return a ring one keyring later that seals records under one more generation. The keys are copies."""
+    return _with_next(ring, KeyPurpose.RECORD, State.SUSPENDED)
+
+
+def _with_next(ring: KeyRing, purpose: KeyPurpose, after: State) -> KeyRing:
     document = ring.document
-    old = document.active_key(KeyPurpose.CIPHER)
+    old = document.active_key(purpose)
     number = old.number + 1
     with KeyMemory.generate() as key:
-        name = KeyName(KeyPurpose.CIPHER, "", number)
+        name = KeyName(purpose, "", number)
         new = WrappedKey(
-            purpose=KeyPurpose.CIPHER,
+            purpose=purpose,
             slot="",
             number=number,
             root=document.active_root.number,
@@ -53,7 +62,7 @@ def with_next_cipher(ring: KeyRing) -> KeyRing:
             wrapped=wrap(ring.root, document.active_root.number, document.store_id, name, key),
             history=enter(enter((), _step(State.PRE_ACTIVATION)), _step(State.ACTIVE)),
         )
-    ended = msgspec.structs.replace(old, history=enter(old.history, _step(State.DEACTIVATED)))
+    ended = msgspec.structs.replace(old, history=enter(old.history, _step(after)))
     keys = tuple(ended if each is old else each for each in document.keys)
     return KeyRing.open(_next(document, keys=(*keys, new)), copy_of(ring.root))
 

@@ -17,7 +17,16 @@ from doc_kit import DOCS, ROOT, SOURCE, codes, page, rows, sections
 from spike.authority import book
 from spike.client import anchor as anchor_file
 from spike.crypto import record
-from spike.lifecycle import anchor, backup, keyring, manifest, shard_text, system_backup, usage
+from spike.lifecycle import (
+    anchor,
+    backup,
+    keyring,
+    manifest,
+    progress,
+    shard_text,
+    system_backup,
+    usage,
+)
 from spike.lifecycle.refusal import Reason
 from spike.nexus.setting import read_setting
 from spike.policy import access_list
@@ -128,6 +137,7 @@ FORMATS = {
     "policy": (policy_encoding.POLICY_FORMAT, policy_encoding.POLICY_LIMIT_BYTES),
     "access list": (access_list.ACCESS_LIST_FORMAT, access_list.ACCESS_LIST_LIMIT_BYTES),
     "usage": (usage.FORMAT, usage.LIMIT_BYTES),
+    "progress of a re-encryption": (progress.FORMAT, progress.LIMIT_BYTES),
     "store": (len(list((SOURCE / "storage" / "migration").glob("*.sql"))), None),
     "anchor file": (anchor_file.FORMAT, anchor_file.LIMIT_BYTES),
     "entry file": (book.FORMAT, book.BOOK_LIMIT_BYTES),

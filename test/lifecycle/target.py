@@ -12,6 +12,8 @@ from spike.error import FormatError
 from spike.lifecycle import anchor, backup, keyring
 from spike.lifecycle.chain import decode_entry_untrusted, sequence_of_untrusted
 from spike.lifecycle.history import Entry, record_key
+from spike.lifecycle.progress import begun, decode_progress_untrusted
+from spike.lifecycle.progress import encode as encode_progress
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.restore import choose, confirm
 from spike.lifecycle.shard_text import (
@@ -70,12 +72,21 @@ def history_entry(data: bytes) -> None:
         assert record_key(sequence_of_untrusted(key)) == key
 
 
+def progress(data: bytes) -> None:
+    """Refused with FormatError; what is accepted adds up and is the one form of what it says."""
+    with contextlib.suppress(FormatError):
+        found = decode_progress_untrusted(data)
+        assert found.adds_up
+        assert encode_progress(found) == data
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "keyring": keyring_document,
     "anchor": anchor_statement,
     "key-backup": key_backup,
     "shard-text": shard_text,
     "history-entry": history_entry,
+    "progress": progress,
 }
 SEEDS: Mapping[str, bytes] = {
     "keyring": _BORN.raw,
@@ -83,4 +94,5 @@ SEEDS: Mapping[str, bytes] = {
     "key-backup": _BACKUP,
     "shard-text": bytes(_SHARD_TEXT),
     "history-entry": _ENTRY,
+    "progress": encode_progress(begun("0a" * 16, 1, 2)),
 }

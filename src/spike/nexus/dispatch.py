@@ -83,6 +83,7 @@ class Dispatcher:
 
     async def handle(self, request: Request) -> Response:
         """Answer one request. What a peer sends raises nothing here."""
+        self._vault.served += 1
         try:
             return await self._answer(request)
         except _DeniedError as denied:

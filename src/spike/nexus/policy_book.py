@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from spike.error import (
     FenceError,
+    FormatError,
     NotFoundError,
     OpenError,
     StoreConflictError,
@@ -51,6 +52,7 @@ from spike.storage.protocol import (
 )
 
 ACCESS_LIST_ID: Final = RecordId(ACCESS_LIST, "current")
+_ATTEMPTS: Final = 100
 _log = logging.getLogger("spike.nexus.policy_book")
 
 
@@ -178,7 +180,10 @@ class PolicyBook:
             following = {**now.policies, policy.name: policy}
             compiled = CompiledPolicies(following.values(), now.compiled)
             record_id = RecordId(POLICY, policy.name)
-            row = self._sealed.put(record_id, encoded, await self._expected(record_id))
+
+            async def row() -> Change:
+                return self._sealed.put(record_id, encoded, await self._expected(record_id))
+
             await self._write(row, listed, following, compiled)
 
     async def delete(self, name: str) -> None:
@@ -194,11 +199,42 @@ class PolicyBook:
             self.get(name)
             listed = remove(now.listed, Right(RightKind.POLICY, name))
             following = {key: policy for key, policy in now.policies.items() if key != name}
-            record_id = RecordId(POLICY, name)
-            revision = await self._sealed.head(record_id)
-            row = None if revision is None else Delete(record_id, revision)
             compiled = CompiledPolicies(following.values(), now.compiled)
+            record_id = RecordId(POLICY, name)
+
+            async def row() -> Change | None:
+                revision = await self._sealed.head(record_id)
+                return None if revision is None else Delete(record_id, revision)
+
             await self._write(row, listed, following, compiled)
+
+    async def put_back(self, name: str) -> None:
+        """Write the row of a policy in force again as it is; nothing for one that is not in force.
+
+        Raises:
+            StoreConflictError: somebody wrote it at the same time; nothing was written.
+        """
+        async with self._lock:
+            await self._settle()
+            policy = self._standing.policies.get(name)
+            if policy is not None:
+                record_id = RecordId(POLICY, name)
+                expected = await self._expected(record_id)
+                row = self._sealed.put(record_id, encode_policy(policy), expected)
+                await self._sealed.apply((row,))
+
+    async def put_back_list(self, beside: Change, found: Revision) -> None:
+        """Write the access list in force again, in the place of what was found at a revision, with a change beside it.
+
+        Raises:
+            StoreConflictError: something else stands there by now; nothing was written.
+        """
+        async with self._lock:
+            await self._settle()
+            listed = self._standing.listed
+            row = self._sealed.put(ACCESS_LIST_ID, encode_access_list(listed), found)
+            _, revision = await self._sealed.apply((beside, row))
+            self._standing = replace(self._standing, revision=revision)
 
     async def _expected(self, record_id: RecordId) -> Expected:
         revision = await self._sealed.head(record_id)
@@ -206,36 +242,62 @@ class PolicyBook:
 
     async def _write(
         self,
-        row: Change | None,
+        row: Callable[[], Awaitable[Change | None]],
         listed: AccessList,
         following: Mapping[str, Policy],
         compiled: CompiledPolicies,
     ) -> None:
-        """Write row and list together, then swap what is in memory. The commit line of every right."""
-        swap = self._sealed.put(ACCESS_LIST_ID, encode_access_list(listed), self._standing.revision)
-        # The list first: where an engine writes one by one, a list without its row only takes a right away.
-        changes = (swap,) if row is None else (swap, row)
+        """Write row and list together, then swap what is in memory. The commit line of every right.
+
+        A re-encryption replaces rows and the list by what they say already: who meets that writes again.
+        """
+        for _ in range(_ATTEMPTS):
+            swap = self._sealed.put(
+                ACCESS_LIST_ID, encode_access_list(listed), self._standing.revision
+            )
+            changed = await row()
+            # The list first: where an engine writes one by one, a list without its row only takes a right away.
+            changes = (swap,) if changed is None else (swap, changed)
+            try:
+                revisions = await self._sealed.apply(changes)
+            except FenceError:
+                raise
+            except StoreConflictError as error:
+                await self._look_again(error)
+            except StoreUnavailableError:
+                # Perhaps the answer alone is lost. Without a look, every later change would meet a list it takes for
+                # somebody else's, and a right that was taken away would go on counting until Nexus is restarted.
+                self._doubted = _Doubted(listed, following, compiled)
+                if not await self._settle():
+                    raise
+                return
+            else:
+                self._standing = _Standing(listed, revisions[0], following, compiled)
+                self._doubted = None
+                return
+        raise StoreUnavailableError("the policies change faster than they can be written")
+
+    async def _look_again(self, met: StoreConflictError) -> None:
+        """Take over where the list is now, if it is the one in memory.
+
+        Raises:
+            StoreUnavailableError: it is that of an earlier write whose answer was lost.
+            StoreCorruptError: it is another one.
+        """
+        if await self._settle():
+            raise StoreUnavailableError(
+                "an earlier change of policies was written after all; try again"
+            ) from met
         try:
-            revisions = await self._sealed.apply(changes)
-        except FenceError:
-            raise
-        except StoreConflictError as error:
-            if await self._settle():
-                raise StoreUnavailableError(
-                    "an earlier change of policies was written after all; try again"
-                ) from error
+            record = await self._sealed.read(ACCESS_LIST_ID)
+            listed = None if record is None else decode_access_list_untrusted(record.plaintext)
+        except (OpenError, FormatError):
+            record = listed = None
+        if record is None or listed != self._standing.listed:
             raise StoreCorruptError(
                 "the access list in the store is not the one in memory: somebody else wrote it"
-            ) from error
-        except StoreUnavailableError:
-            # Perhaps the answer alone is lost. Without a look, every later change would meet a list it takes for
-            # somebody else's, and a right that was taken away would go on counting until Nexus is restarted.
-            self._doubted = _Doubted(listed, following, compiled)
-            if not await self._settle():
-                raise
-            return
-        self._standing = _Standing(listed, revisions[0], following, compiled)
-        self._doubted = None
+            ) from met
+        self._standing = replace(self._standing, revision=record.revision)
 
     async def _settle(self) -> bool:
         """Go on with a write whose answer was lost, if the store holds it; return whether that is so.

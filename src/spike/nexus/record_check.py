@@ -17,6 +17,7 @@ from spike.lifecycle import usage
 from spike.lifecycle.census import UNKNOWN_GENERATION, BadReason, Finding
 from spike.lifecycle.chain import decode_entry_untrusted
 from spike.lifecycle.keyring import KeyPurpose, Keyring
+from spike.lifecycle.progress import decode_progress_untrusted
 from spike.nexus.sealed import SealedStore
 from spike.policy.access_list import decode_access_list_untrusted
 from spike.policy.encoding import decode_policy_untrusted
@@ -27,6 +28,7 @@ from spike.storage.protocol import (
     ADMIN,
     HISTORY,
     POLICY,
+    PROGRESS,
     SECRET,
     SECRET_META,
     USAGE,
@@ -161,6 +163,7 @@ _FORM: Final[Mapping[Kind, Callable[[bytes], object]]] = {
     ADMIN: _any_form,
     HISTORY: decode_entry_untrusted,
     POLICY: decode_policy_untrusted,
+    PROGRESS: decode_progress_untrusted,
     SECRET: decode_values_untrusted,
     SECRET_META: decode_meta_untrusted,
     USAGE: usage.decode_untrusted,

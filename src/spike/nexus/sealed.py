@@ -19,6 +19,7 @@ from spike.storage.protocol import (
     HISTORY,
     PAGE_LIMIT,
     POLICY,
+    PROGRESS,
     SECRET,
     SECRET_META,
     USAGE,
@@ -123,15 +124,14 @@ class SealedStore:
                 yield record
 
     def _context(self, record_id: RecordId) -> RecordContext:
-        return RecordContext(
-            store_id=self._store_id,
-            kind=record_id.kind,
-            key=record_id.key,
-            version=record_id.version,
-            field=_FIELD,
-        )
+        return record_context(self._store_id, record_id.kind, record_id.key, record_id.version)
+
+
+def record_context(store_id: bytes, kind: str, key: str, version: str) -> RecordContext:
+    """Return what the sealed record of this name is bound to. `store_id`: 16 bytes."""
+    return RecordContext(store_id=store_id, kind=kind, key=key, version=version, field=_FIELD)
 
 
 # All kinds but the keyring, which is a document of its own. A list, because to ask the store for the kinds it holds
 # costs a look at every record.
-_SEALED: Final = (ACCESS_LIST, ADMIN, HISTORY, POLICY, SECRET, SECRET_META, USAGE)
+_SEALED: Final = (ACCESS_LIST, ADMIN, HISTORY, POLICY, PROGRESS, SECRET, SECRET_META, USAGE)

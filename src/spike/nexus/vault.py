@@ -71,6 +71,8 @@ class Vault:
         self._swap_lock = asyncio.Lock()
         self.has_keepers = False
         """Whether Keepers keep anchors; set once by who looks after them."""
+        self.served = 0
+        """Requests answered since the start: long work beside them looks here whether there are any."""
         self.on_open: list[Callable[[], None]] = []
         """Done as soon as the root key is back, whoever brought it: what waited to bring it back is wiped."""
         self._gate = AnchorGate()

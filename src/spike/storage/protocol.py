@@ -40,6 +40,9 @@ KEYRING: Final = Kind("keyring")
 USAGE: Final = Kind("usage")
 HISTORY: Final = Kind("history")
 ADMIN: Final = Kind("admin")
+PROGRESS: Final = Kind("progress")
+SET_ASIDE: Final = Kind("set-aside")
+"""Sealed rows that nobody honest wrote, kept as they were found. Nothing reads them."""
 
 Revision = NewType("Revision", int)
 """Where a record is in the history of its store; at least 1, given out once in the life of the

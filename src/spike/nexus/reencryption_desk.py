@@ -1,0 +1,161 @@
+"""The parent's side of the child that re-encrypts: starts it, lends it the two keys, hands it batches.
+
+The keys are lent in shared locked pages of their own, which are wiped when the child has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Final, Self
+
+import msgspec
+
+from spike.lifecycle.progress import Reason
+from spike.lifecycle.ring import KeyRing
+from spike.memory.key_memory import KeyMemory
+from spike.nexus.reencryption_child import (
+    FRAME_LIMIT_BYTES,
+    KEY_SIZE_BYTES,
+    LENGTH,
+    Batch,
+    Begin,
+    Done,
+)
+from spike.nexus.reencryption_seal import DamagedKeyError, Passage, ResealerLostError
+from spike.storage.protocol import Kind, Record
+
+READY_S: Final = 30
+ANSWER_S: Final = 120
+"""A batch takes milliseconds; a child that is silent for so long is stuck."""
+_BUFFER_BYTES: Final = 4 << 20
+
+
+class ChildResealer:
+    """One child, and the two pages shared with it."""
+
+    def __init__(
+        self, passage: Passage, process: subprocess.Popen[bytes], pages: tuple[KeyMemory, KeyMemory]
+    ) -> None:
+        """Private: use `start`."""
+        self._passage = passage
+        self._process = process
+        self._pages = pages
+        self._reader: asyncio.StreamReader
+        self._writer: asyncio.StreamWriter
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(Done)
+        self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def passage(self) -> Passage:
+        """See Resealer."""
+        return self._passage
+
+    @classmethod
+    async def start(cls, passage: Passage, ring: KeyRing) -> Self:
+        """Start a child with the keys of a passage.
+
+        Raises:
+            ResealerLostError: it does not start.
+            SettingError: no more memory can be locked.
+            DamagedKeyError: a key is not the one its check value was made of.
+        """
+        pages: list[KeyMemory] = []
+        ours, theirs = socket.socketpair()
+        try:
+            with theirs:
+                pages.append(_lent(ring.record(passage.before)))
+                pages.append(_lent(ring.active_record.key))
+                process = _spawn((theirs.fileno(), *(page.descriptor() for page in pages)))
+        except BaseException:
+            ours.close()
+            for page in pages:
+                page.wipe()
+            raise
+        started = cls(passage, process, (pages[0], pages[1]))
+        try:
+            await started._meet(ours)
+        except BaseException:
+            ours.close()
+            await started.close()
+            raise
+        return started
+
+    async def _meet(self, ours: socket.socket) -> None:
+        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=_BUFFER_BYTES)
+        _require_sound(await self._ask(Begin(self._passage), READY_S))
+
+    async def reseal(self, kind: Kind, records: Sequence[Record]) -> Sequence[bytes | Reason]:
+        """See Resealer."""
+        rows = [(record.id.key, record.id.version, record.blob) for record in records]
+        done = await self._ask(Batch(kind, rows), ANSWER_S)
+        _require_sound(done)
+        if len(done.blobs) != len(records):
+            raise ResealerLostError(
+                "the process that re-encrypts gave an answer to another question"
+            )
+        if not done.failed:
+            return done.blobs
+        return [done.failed.get(at, blob) for at, blob in enumerate(done.blobs)]
+
+    async def _ask(self, question: Begin | Batch, patience_s: float) -> Done:
+        raw = self._encoder.encode(question)
+        try:
+            async with asyncio.timeout(patience_s):
+                self._writer.write(LENGTH.pack(len(raw)))
+                self._writer.write(raw)
+                await self._writer.drain()
+                (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+                if length > FRAME_LIMIT_BYTES:
+                    raise ResealerLostError(
+                        "the process that re-encrypts gave an impossible answer"
+                    )
+                return self._decoder.decode(await self._reader.readexactly(length))
+        except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
+            raise ResealerLostError("the process that re-encrypts has ended or is stuck") from error
+
+    async def close(self) -> None:
+        """End the child, then wipe the shared pages. Idempotent; goes on to its end when it is cancelled."""
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if hasattr(self, "_writer"):
+            self._writer.close()
+        self._process.kill()
+        try:
+            await asyncio.to_thread(self._process.wait)
+        finally:
+            for page in self._pages:
+                page.wipe()
+
+
+def _lent(key: KeyMemory) -> KeyMemory:
+    """Return a copy of a key in a shared locked page."""
+    page = KeyMemory.allocate_shareable(KEY_SIZE_BYTES)
+    with key.view() as source, page.view() as target:
+        target[:] = source
+    return page
+
+
+def _spawn(descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
+    """Start the child by exec; for the reason why not the event loop's own way see password_desk."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-m", "spike.nexus.reencryption_child", *map(str, descriptors)],
+        pass_fds=descriptors,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        env={},
+    )
+
+
+def _require_sound(done: Done) -> None:
+    if done.damaged:
+        raise DamagedKeyError(
+            f"a key, as lent for re-encryption, is not what it was: {done.damaged}"
+        )
