@@ -41,6 +41,7 @@ from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.policy_call import PolicyCalls
+from spike.nexus.rehearsal import Rehearser
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.sealed import SealedStore
@@ -90,7 +91,9 @@ class RunningNexus:
         extra: dict[str, Handle],
         keepers: KeeperDesk,
         verifier: Verifier,
+        rehearser: Rehearser,
     ) -> None:
+        self.rehearser = rehearser
         self.ca = ca
         self.verifier = verifier
         self.keepers = keepers
@@ -233,6 +236,7 @@ async def running(
         stack.push_async_callback(verifier.close)
         backups = SystemBackupDesk(vault)
         stack.push_async_callback(backups.close)
+        rehearser = Rehearser(keeper_desk)
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
@@ -243,12 +247,13 @@ async def running(
                 restores,
                 MemoryWatch(vault),
                 verifier=verifier,
+                rehearser=rehearser,
                 service=service,
             ).handlers(),
             **KeyViewCalls(vault, verifier, UsageBook(vault)).handlers(),
             **ScheduleCalls(vault, UsageBook(vault)).handlers(),
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
-            **KeeperCalls(keeper_desk).handlers(),
+            **KeeperCalls(keeper_desk, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, roles, body_limit_bytes, service)
@@ -270,7 +275,7 @@ async def running(
         if unattended:
             loop = asyncio.create_task(KeeperLoop(keeper_desk).run())
             stack.push_async_callback(_cancelled, loop)
-        started = RunningNexus(ca, server, vault, extra, keeper_desk, verifier)
+        started = RunningNexus(ca, server, vault, extra, keeper_desk, verifier, rehearser)
         stack.callback(started.close)
         yield started
 

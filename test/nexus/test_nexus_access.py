@@ -60,6 +60,7 @@ MAY = {
     "operator status": {"everyone"},
     "keeper refresh": {SUPERUSER},
     "keeper reshape": {SUPERUSER},
+    "keeper rehearse": {SUPERUSER},
     "key list": {SUPERUSER},
     "key history": {SUPERUSER},
     "key verify": {SUPERUSER},

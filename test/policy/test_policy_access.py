@@ -88,6 +88,7 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/operator/init", ""): SUPERUSERS,
     ("/v1/keeper", "refresh"): SUPERUSERS,
     ("/v1/keeper", "reshape"): SUPERUSERS,
+    ("/v1/keeper", "rehearse"): SUPERUSERS,
     ("/v1/key", "list"): SUPERUSERS,
     ("/v1/key", "history"): SUPERUSERS,
     ("/v1/key", "verify"): SUPERUSERS,

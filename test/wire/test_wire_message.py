@@ -206,6 +206,7 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ),
     ("/v1/operator/password", "begin", "{}", Empty()),
     ("/v1/keeper", "refresh", "{}", Empty()),
+    ("/v1/keeper", "rehearse", "{}", Empty()),
     (
         "/v1/keeper",
         "reshape",

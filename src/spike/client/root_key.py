@@ -24,6 +24,7 @@ from spike.wire.own import (
     KeeperReshapeAnswer,
     KeeperReshapeRequest,
     PasswordRestoreRequest,
+    Rehearsal,
     RestoreAnswer,
     StatusAnswer,
 )
@@ -64,6 +65,16 @@ class RootKeyCalls(Caller):
         """
         return self._call(
             calls.KEEPER_REFRESH, Empty(), "keeper refresh", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def rehearse(self) -> Rehearsal:
+        """Try out whether the Keepers would bring the root key back.
+
+        Raises:
+            RefusalError: there are no Keepers.
+        """
+        return self._call(
+            calls.KEEPER_REHEARSE, Empty(), "keeper rehearse", KEY_TIMEOUT_S, repeatable=True
         )
 
     def reshape_keepers(

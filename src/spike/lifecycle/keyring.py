@@ -178,6 +178,25 @@ class LeavingKeeper(_Part, frozen=True, omit_defaults=True):
     barred: bool = False
 
 
+class ProofMark(_Part, frozen=True):
+    """How the last proof of one kind ended: `succeeded`, `failed` or `timed-out`."""
+
+    at: Moment
+    outcome: Annotated[str, Meta(max_length=20)]
+
+
+class Proof(_Part, frozen=True, omit_defaults=True):
+    """When it was last proven that a recovery would work: what must survive a restart of that. See lifecycle/proof.py.
+
+    `drill` is the last one by itself, `person` the last with a person's password. `rehearsal` is there only while the
+    last one did not succeed: one that does is done again after each start.
+    """
+
+    drill: ProofMark | None = None
+    person: ProofMark | None = None
+    rehearsal: ProofMark | None = None
+
+
 class LifecycleOperation(_Part, frozen=True):
     """The lifecycle operation in progress: what, which phase, since when, by whom."""
 
@@ -295,6 +314,7 @@ class Keyring(_Part, frozen=True, omit_defaults=True):
     audit_head: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?\Z")]
     rotation: Rotation | None = None
     leaving: Annotated[tuple[LeavingKeeper, ...], Meta(max_length=255)] = ()
+    proof: Proof | None = None
     schedule: Schedule | None = None
 
     @property
@@ -423,7 +443,7 @@ def _check_consistent(keyring: Keyring) -> None:
 def _format(keyring: Keyring) -> int:
     """Return the lowest format that holds a keyring."""
     has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
-    later_words = (keyring.rotation, keyring.schedule)
+    later_words = (keyring.rotation, keyring.schedule, keyring.proof)
     plain = not has_root and not keyring.leaving
     return 1 if plain and all(word is None for word in later_words) else 2
 

@@ -7,31 +7,35 @@ from collections.abc import Mapping
 from spike.error import SettingError
 from spike.lifecycle.refresh import set_in_force
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.nexus.handler import Handler, Writing
+from spike.nexus.handler import Handler, Reading, Writing
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_refresh import refresh
 from spike.nexus.keeper_reshape import reshape, take_leave
 from spike.nexus.keeper_roster import assignments, peer_texts
 from spike.nexus.keeper_setting import LEAST_SHARES, MOST_SHARES, Peer, parse_peers
 from spike.nexus.opened import Opened
+from spike.nexus.rehearsal import Rehearsal as Done
+from spike.nexus.rehearsal import Rehearser
 from spike.policy.access import Grant
 from spike.wire import call
 from spike.wire.call import CallName
-from spike.wire.message import Empty
-from spike.wire.own import KeeperRefreshAnswer, KeeperReshapeAnswer, KeeperReshapeRequest
+from spike.wire.message import Empty, GoTime
+from spike.wire.own import KeeperRefreshAnswer, KeeperReshapeAnswer, KeeperReshapeRequest, Rehearsal
 
 
 class KeeperCalls:
     """Handlers bound to the Keepers of one vault."""
 
-    def __init__(self, keepers: KeeperDesk) -> None:
+    def __init__(self, keepers: KeeperDesk, rehearser: Rehearser) -> None:
         self._keepers = keepers
+        self._rehearser = rehearser
 
     def handlers(self) -> Mapping[CallName, Handler]:
         """Return the handler of each call served here."""
         return {
             call.KEEPER_REFRESH.name: Writing(self.refresh),
             call.KEEPER_RESHAPE.name: Writing(self.reshape),
+            call.KEEPER_REHEARSE.name: Reading(self.rehearse),
         }
 
     async def refresh(self, grant: Grant, _opened: Opened, _asked: Empty) -> KeeperRefreshAnswer:
@@ -75,6 +79,14 @@ class KeeperCalls:
             leaving=[each.url for each in keepers.vault.opened.document.leaving],
         )
 
+    async def rehearse(self, _grant: Grant, _opened: Opened, _asked: Empty) -> Rehearsal:
+        """Try out whether the Keepers would bring the root key back.
+
+        Raises:
+            RefusalError: KEEPER, there are none.
+        """
+        return rehearsal_of(await self._rehearser.run())
+
     def _require_keepers(self) -> None:
         if not self._keepers.links:
             raise RefusalError(
@@ -82,6 +94,24 @@ class KeeperCalls:
                 "this Nexus has no Keepers",
                 "name them in SPIKE_NEXUS_KEEPER_PEERS and start Nexus again",
             )
+
+
+def rehearsal_of(done: Done) -> Rehearsal:
+    """Return a rehearsal as it is told on the wire."""
+    return Rehearsal(
+        outcome=done.outcome.value,
+        at=GoTime(done.at),
+        duration_ms=round(done.duration_s * 1000),
+        generation=done.generation,
+        threshold=done.threshold,
+        members=done.members,
+        right=done.right,
+        margin=done.margin,
+        choices=done.subsets,
+        keys=done.keys,
+        records=done.records,
+        problems=list(done.problems),
+    )
 
 
 def _peers(asked: KeeperReshapeRequest, opened: Opened) -> tuple[Peer, ...]:

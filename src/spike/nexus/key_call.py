@@ -9,11 +9,13 @@ from spike.error import InputError, StoreError
 from spike.nexus.birth_flow import Birth, initialize, require_unborn
 from spike.nexus.examination import Asked, Examined
 from spike.nexus.handler import Handler, OnKey
+from spike.nexus.keeper_call import rehearsal_of
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.lite import Service
 from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place_desk import PlaceState
+from spike.nexus.rehearsal import Rehearser
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
 from spike.nexus.verification import Run, Verifier
 from spike.nexus.watch import MemoryWatch
@@ -51,10 +53,12 @@ class KeyCalls:
         watch: MemoryWatch,
         *,
         verifier: Verifier,
+        rehearser: Rehearser,
         service: Service = Service.WHOLE,
     ) -> None:
         self._keepers = keepers
         self._verifier = verifier
+        self._rehearser = rehearser
         self._service = service
         self._vault = keepers.vault
         self._desk = desk
@@ -177,6 +181,7 @@ class KeyCalls:
             verification=None
             if self._verifier.last is None
             else _verification(self._verifier.last),
+            rehearsal=None if self._rehearser.last is None else rehearsal_of(self._rehearser.last),
             anchor=None if opened is None else opened.anchor_raw(),
         )
 

@@ -25,6 +25,7 @@ from spike.nexus.lite import Service, service_of, unserved
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_call import PolicyCalls
+from spike.nexus.rehearsal import ProofLoop, Rehearser
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.secret_call import SECRET_HANDLERS
@@ -92,18 +93,27 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         watch = MemoryWatch(vault)
         await stack.enter_async_context(_running(watch.run()))
         await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
+        rehearser = Rehearser(keepers)
+        proofs = ProofLoop(rehearser, setting.keepers.interval_s)
+        await stack.enter_async_context(_running(proofs.run()))
         await stack.enter_async_context(_running(usage.run()))
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
             **CipherCalls(vault, setting.cipher_limit_bytes).handlers(),
             **KeyCalls(
-                keepers, desk, restores, watch, verifier=verifier, service=service
+                keepers,
+                desk,
+                restores,
+                watch,
+                verifier=verifier,
+                rehearser=rehearser,
+                service=service,
             ).handlers(),
             **KeyViewCalls(vault, verifier, usage).handlers(),
             **ScheduleCalls(vault, usage).handlers(),
             **ShardCalls(shards, watch).handlers(),
-            **KeeperCalls(keepers).handlers(),
+            **KeeperCalls(keepers, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes, service)

@@ -11,6 +11,8 @@ from spike.wire.own import StatusAnswer
 USABLE: Final = "usable"
 CURRENT: Final = "current"
 UNKNOWN: Final = "unknown"
+SUCCEEDED: Final = "succeeded"
+FAILED: Final = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,9 @@ def _ways(status: StatusAnswer) -> tuple[str, ...]:
 
 
 def keepers_suffice(status: StatusAnswer) -> bool:
-    """Tell whether at least the threshold of Keepers hold their shares, as far as Nexus knows."""
+    """Tell whether the threshold of Keepers hold their shares, as far as Nexus knows, and the last rehearsal agrees."""
+    if status.rehearsal is not None and status.rehearsal.outcome == FAILED:
+        return False
     return bool(status.keeper_threshold) and _current(status) >= (status.keeper_threshold or 0)
 
 

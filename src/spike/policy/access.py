@@ -105,6 +105,7 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.OPERATOR_INIT.name: ByRole(_SUPERUSER),
     call.KEEPER_REFRESH.name: ByRole(_SUPERUSER),
     call.KEEPER_RESHAPE.name: ByRole(_SUPERUSER),
+    call.KEEPER_REHEARSE.name: ByRole(_SUPERUSER),
     call.KEY_LIST.name: ByRole(_SUPERUSER),
     call.KEY_HISTORY.name: ByRole(_SUPERUSER),
     call.KEY_VERIFY.name: ByRole(_SUPERUSER),

@@ -168,6 +168,10 @@ KEEPER_RESHAPE: Final = Call(
     own.KeeperReshapeAnswer,
 )
 
+KEEPER_REHEARSE: Final = Call(
+    CallName("keeper rehearse"), "/v1/keeper", "rehearse", Empty, own.Rehearsal
+)
+
 _KEY: Final = "/v1/key"
 
 KEY_LIST: Final = Call(CallName("key list"), _KEY, "list", Empty, key.KeyListAnswer)
@@ -251,6 +255,7 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     OPERATOR_STATUS,
     KEEPER_REFRESH,
     KEEPER_RESHAPE,
+    KEEPER_REHEARSE,
     KEY_LIST,
     KEY_HISTORY,
     KEY_VERIFY,

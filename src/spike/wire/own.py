@@ -186,6 +186,28 @@ class KeeperRefreshAnswer(Message, frozen=True):
     keepers: list[StatusKeeper]
 
 
+class Rehearsal(Message, frozen=True):
+    """How a rehearsal ended: whether the Keepers would bring the root key back, tried out.
+
+    `outcome`: succeeded, failed, or interrupted where the keys were changed again and again. `right` of `members`
+    shares were the ones that were dealt; `choices` of `threshold` shares each gave the root key, which opened `keys`
+    wrapped keys and one record of each of `records` kinds. `problems` name what is wrong, also where it succeeded.
+    """
+
+    outcome: str
+    at: GoTime
+    duration_ms: GoInt
+    generation: GoInt
+    threshold: GoInt
+    members: GoInt
+    right: GoInt
+    margin: GoInt
+    choices: GoInt
+    keys: GoInt
+    records: GoInt
+    problems: list[str]
+
+
 class KeeperReshapeRequest(Message, frozen=True):
     """Let these Keepers hold the root key: `shares` of them, `threshold` of which bring it back.
 
@@ -238,4 +260,5 @@ class StatusAnswer(Message, frozen=True, omit_defaults=True):
     recovery: str | None = None
     remarks: list[str] | None = None
     verification: StatusVerification | None = None
+    rehearsal: Rehearsal | None = None
     anchor: bytes | None = None

@@ -9,10 +9,10 @@ import msgspec
 
 from spike.error import NotReadyError, SettingError, SpikeError
 from spike.pilot import output
-from spike.pilot.command.status import keeper_line, keeper_lines
+from spike.pilot.command.status import keeper_line, keeper_lines, rehearsal_lines
 from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
-from spike.pilot.recoverability import keepers_suffice
+from spike.pilot.recoverability import SUCCEEDED, keepers_suffice
 from spike.pilot.session import Session
 from spike.wire.own import KeeperReshapeAnswer, StatusAnswer
 
@@ -141,3 +141,26 @@ def _reshaped(answer: KeeperReshapeAnswer) -> list[str]:
         "Set for Nexus, before it is started again:",
         *(f"  {each}" for each in answer.setting),
     ]
+
+
+@keeper.command(
+    epilog="""\b
+Exit codes:
+  0  the Keepers would bring the root key back
+  1  they would not; the answer says why
+\b
+Example:
+  spike keeper rehearse
+"""
+)
+@output.option
+@click.pass_context
+def rehearse(context: click.Context, output_format: Format) -> None:
+    """Try out, without changing anything, whether the Keepers would bring the root key back.
+
+    Nexus does it by itself every hour and after each change of keys or shares.
+    """
+    with Session.of_process().connect() as nexus:
+        done = nexus.rehearse()
+    output.show(msgspec.to_builtins(done), output_format, list(rehearsal_lines(done)))
+    context.exit(Exit.SUCCESS if done.outcome == SUCCEEDED else Exit.FAILED)

@@ -13,7 +13,7 @@ from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
 from spike.pilot.recoverability import UNKNOWN, Finding, judge, tally_of
 from spike.pilot.session import Session
-from spike.wire.own import StatusAnswer, StatusKeeper
+from spike.wire.own import Rehearsal, StatusAnswer, StatusKeeper
 
 
 @click.command(
@@ -78,6 +78,8 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
             yield f"    {kind}: {count}"
     if answer.state == "open":
         yield _verified(answer)
+    if answer.rehearsal is not None:
+        yield from (f"  {line}" for line in rehearsal_lines(answer.rehearsal))
     for measure in answer.memory or ():
         applied = "in force" if measure.applied else "NOT IN FORCE"
         yield f"  Memory, {measure.name}: {applied}{_detail(measure.detail)}"
@@ -90,6 +92,17 @@ def _verified(answer: StatusAnswer) -> str:
     when = f"{last.started_at} by {last.started_by}"
     counts = f"{last.scanned} scanned, {last.good} good, {last.bad} BAD, {last.vanished} vanished"
     return f"  Verified: {last.state}{_detail(last.detail)}, {when}, {counts}"
+
+
+def rehearsal_lines(done: Rehearsal) -> Iterator[str]:
+    """Return how a rehearsal ended, and what was wrong."""
+    yield (
+        f"Rehearsal {done.outcome} at {done.at} in {done.duration_ms} ms: {done.right} of {done.members} shares right, "
+        f"threshold {done.threshold}, margin {done.margin}; {done.choices} choices gave the root key, which opened "
+        f"{done.keys} keys and {done.records} kinds of records."
+    )
+    for problem in done.problems:
+        yield f"  {problem}"
 
 
 def keeper_lines(answer: StatusAnswer) -> Iterator[str]:
