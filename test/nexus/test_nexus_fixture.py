@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
+import http.client
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from nexus_kit import SUPERUSER, WORKLOAD, RunningNexus, running
+from nexus_kit import RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
+from spike.client.anchor import AnchorStore
+from spike.lifecycle.shard_text import decode_shard_text_untrusted
 from spike.nexus.vault import KEYRING_ID
 from spike.storage.protocol import Delete
 
@@ -38,7 +45,7 @@ async def holds_everything(nexus: RunningNexus) -> bool:
 
 
 def test_there_is_a_fixture_of_each_format() -> None:
-    assert INSTALLATIONS == ["installation-1"]
+    assert INSTALLATIONS == ["installation-1", "installation-1-keeper"]
 
 
 @pytest.mark.parametrize("name", INSTALLATIONS)
@@ -63,3 +70,55 @@ async def test_an_old_key_backup_brings_a_lost_keyring_back(tmp_path: Path, name
         await nexus.store.apply([Delete(KEYRING_ID, record.revision)], fence=None)
         assert (await nexus.restore(PASSWORD, backup=backup.read_bytes()))[0] == 200
         assert await holds_everything(nexus)
+
+
+SHARED = FIXTURE / "installation-1-keeper"
+PLAINTEXT = b"a plaintext of a fixture"
+
+
+async def test_old_recovery_shards_bring_it_back(tmp_path: Path) -> None:
+    old = copied(SHARED.name, tmp_path)
+    async with running(old / "data", place=old / "backup", born=False) as nexus:
+        for index in (1, 3):
+            text = bytearray((old / "shard" / f"spike.recovery.{index}.txt").read_bytes())
+            shard = decode_shard_text_untrusted(text)
+            with shard.value.view() as view:
+                asked = {"id": shard.index, "shard": list(view), "setId": shard.set_id}
+            shard.value.wipe()
+            status, told = await nexus.call(RESTORE, "/v1/operator/restore", asked)
+            assert status == 200, told
+        assert told["restored"] is True
+        assert await holds_everything(nexus)
+
+
+async def test_what_was_encrypted_once_is_decrypted(tmp_path: Path) -> None:
+    old = copied(SHARED.name, tmp_path)
+    async with running(old / "data", place=old / "backup", born=False) as nexus:
+        assert (await nexus.restore(PASSWORD))[0] == 200
+        triple = json.loads((old / "cipher" / "triple.json").read_bytes())
+        status, told = await nexus.call(SUPERUSER, "/v1/cipher/decrypt", triple)
+        assert (status, base64.b64decode(told["plaintext"])) == (200, PLAINTEXT)
+        blob = (old / "cipher" / "blob").read_bytes()
+        assert await asyncio.to_thread(_decrypted, nexus, blob) == PLAINTEXT
+
+
+def _decrypted(nexus: RunningNexus, blob: bytes) -> bytes:
+    context = nexus.context_of(SUPERUSER)
+    wire = http.client.HTTPSConnection("127.0.0.1", nexus.server.port, context=context, timeout=30)
+    with contextlib.closing(wire):
+        headers = {"Content-Type": "application/octet-stream"}
+        wire.request("POST", "/v1/cipher/decrypt", blob, headers)
+        return wire.getresponse().read()
+
+
+async def test_what_pilot_remembered_of_it_still_counts(tmp_path: Path) -> None:
+    old = copied(SHARED.name, tmp_path)
+    (file,) = (old / "pilot").glob("*.anchor")
+    seen = AnchorStore(old / "pilot").get(file.stem)
+    assert seen is not None
+    async with running(old / "data", place=tmp_path / "other", born=False) as nexus:
+        asked = {**await nexus.seal(RESTORE, PASSWORD), "slotName": ""}
+        asked["anchor"] = base64.b64encode(seen.raw).decode()
+        _, told = await nexus.call(RESTORE, "/v1/operator/restore?action=password", asked)
+        assert told["preview"]["epoch"] == seen.statement.epoch == 3
+        assert "remarks" not in told, "the anchor confirms that this is the newest copy"
