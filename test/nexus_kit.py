@@ -25,6 +25,7 @@ from spiffe_kit import Ca, material
 from spike.crypto.slot import seal_to
 from spike.lifecycle.birth import FIRST
 from spike.nexus.cipher_call import CipherCalls
+from spike.nexus.cipher_oldest_call import CipherOldestCalls
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.examination import Witnesses
 from spike.nexus.keeper_call import KeeperCalls
@@ -252,6 +253,7 @@ async def running(
             ).handlers(),
             **KeyViewCalls(vault, verifier, UsageBook(vault)).handlers(),
             **ScheduleCalls(vault, UsageBook(vault)).handlers(),
+            **CipherOldestCalls(vault, UsageBook(vault)).handlers(),
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),

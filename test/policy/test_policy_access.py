@@ -69,11 +69,13 @@ BY_POLICY: Final[Mapping[tuple[str, str], tuple[Permission, str]]] = {
     ("/v1/acl/policy", "list"): (Permission.LIST, ACL),
     ("/v1/cipher/encrypt", ""): (Permission.EXECUTE, CIPHER),
     ("/v1/cipher/decrypt", ""): (Permission.EXECUTE, CIPHER),
+    ("/v1/cipher/rewrap", ""): (Permission.EXECUTE, CIPHER),
 }
 # Who else needs no policy for a call of the table above. Section 2.
 ALSO_BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/cipher/encrypt", ""): {"lite"},
     ("/v1/cipher/decrypt", ""): {"lite"},
+    ("/v1/cipher/rewrap", ""): {"lite"},
 }
 # Call → who may make it, never by policy. Sections 2 and 7.
 BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
@@ -93,6 +95,9 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/key", "history"): SUPERUSERS,
     ("/v1/key", "verify"): SUPERUSERS,
     ("/v1/key", "status"): SUPERUSERS,
+    ("/v1/key", "schedule-get"): SUPERUSERS,
+    ("/v1/key", "schedule-set"): SUPERUSERS,
+    ("/v1/key", "cipher-oldest"): SUPERUSERS,
 }
 # Call → who gets all of the answer; everybody else gets readiness alone. Section 7.
 FOR_ANYONE: Final[Mapping[tuple[str, str], set[str]]] = {("/v1/operator/status", ""): SUPERUSERS}

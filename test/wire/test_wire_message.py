@@ -227,6 +227,18 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ("/v1/key", "schedule-get", "{}", Empty()),
     (
         "/v1/key",
+        "cipher-oldest",
+        '{"oldest":2,"confirm":true}',
+        key.KeyCipherOldestRequest(2, True),
+    ),
+    (
+        "/v1/cipher/rewrap",
+        "",
+        '{"version":1,"nonce":"AA==","ciphertext":"AQ=="}',
+        cipher.CipherDecryptRequest(1, b"\0", b"\x01"),
+    ),
+    (
+        "/v1/key",
         "schedule-set",
         '{"recordDays":30,"windows":[{"days":["sun"],"begin":"01:00","end":"05:00"}],"reset":true}',
         schedule.KeyScheduleSetRequest(

@@ -23,7 +23,9 @@ _LITE: Final = "; a Nexus in lite mode serves neither secrets nor policies"
 _SIZE: Final = "encrypt less at once: Nexus has a limit, 64 KiB unless its settings say otherwise"
 _NO_POLICY: Final = "use an identity with the right role, or have an administrator create a policy"
 
-_CIPHER: Final = frozenset({calls.CIPHER_ENCRYPT.name, calls.CIPHER_DECRYPT.name})
+_CIPHER: Final = frozenset(
+    {calls.CIPHER_ENCRYPT.name, calls.CIPHER_DECRYPT.name, calls.CIPHER_REWRAP.name}
+)
 _STORED: Final = frozenset(
     each.name
     for each in (
@@ -65,7 +67,7 @@ def advice_for(call: AnyCall, *, raw: bool = False) -> Advice:
 def _refused(call: AnyCall, raw: bool) -> str:
     if call.name == calls.CIPHER_ENCRYPT.name:
         return _SIZE if raw else f"{_SIZE}; and name no algorithm but AES-256-GCM"
-    if call.name == calls.CIPHER_DECRYPT.name:
+    if call.name in (calls.CIPHER_DECRYPT.name, calls.CIPHER_REWRAP.name):
         return (
             "give exactly what encrypt gave, to the Nexus of the same store; it may also be too old: the server's log "
             "has the detail"

@@ -164,6 +164,10 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
         "the schedule cannot be kept to",
         "see spike key schedule set --help",
     ),
+    Reason.CIPHER_GENERATION: (
+        "the cipher key has no such generation",
+        "see spike key list",
+    ),
     Reason.EXPIRED: ("it took too long", "run the command again"),
     Reason.KEEPER: ("the Keepers cannot take their shares", "see spike status"),
     Reason.BUSY: ("another operation on the keys is under way", "wait, then try again"),

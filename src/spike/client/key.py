@@ -5,6 +5,8 @@ from __future__ import annotations
 from spike.client.caller import Caller
 from spike.wire import call as calls
 from spike.wire.key import (
+    KeyCipherOldestAnswer,
+    KeyCipherOldestRequest,
     KeyGeneration,
     KeyHistoryAnswer,
     KeyHistoryRequest,
@@ -27,6 +29,18 @@ class KeyCalls(Caller):
     def get_key_history(self, limit: int = 0) -> KeyHistoryAnswer:
         """Return the newest lifecycle events (1 to 1,000; 0 = 100), newest last, and where their chain is broken."""
         return self._read(calls.KEY_HISTORY, KeyHistoryRequest(limit), "key history")
+
+    def raise_oldest_cipher(self, oldest: int, *, confirm: bool) -> KeyCipherOldestAnswer:
+        """Accept nothing that a cipher generation older than `oldest` encrypted, and destroy the keys below it.
+
+        Without `confirm` nothing is changed: the answer tells which keys that would be; `oldest` 0 asks how it is.
+
+        Raises:
+            RefusalError: there is no such generation, or a rotation would need a key below it.
+        """
+        request = KeyCipherOldestRequest(oldest, confirm)
+        # Repeatable: the same again changes nothing.
+        return self._read(calls.KEY_CIPHER_OLDEST, request, "key cipher-oldest")
 
     def get_schedule(self) -> ScheduleAnswer:
         """Return the schedule, how far each key is, and the next rotation that begins by itself."""

@@ -27,6 +27,7 @@ from spike.wire.cipher import (
     CipherDecryptRequest,
     CipherEncryptAnswer,
     CipherEncryptRequest,
+    CipherRewrapAnswer,
 )
 from spike.wire.message import Empty
 from spike.wire.policy import (
@@ -226,6 +227,21 @@ class NexusClient(RootKeyCalls, KeyCalls, SystemBackupCalls):
             InputError: these are not, or are no longer, bytes that this Nexus decrypts; it does not say why.
         """
         return self._raw(calls.CIPHER_DECRYPT, blob, "decrypt")
+
+    def rewrap(self, blob: Body) -> bytes:
+        """Return what had been encrypted, encrypted under the active generation of the key; itself where it is so.
+
+        Raises:
+            InputError: it does not decrypt; Nexus does not say why.
+        """
+        return self._raw(calls.CIPHER_REWRAP, blob, "rewrap")
+
+    def rewrap_json(
+        self, version: int, nonce: bytes, ciphertext: bytes, algorithm: str = ""
+    ) -> CipherRewrapAnswer:
+        """`rewrap` in the JSON form."""
+        request = CipherDecryptRequest(version, nonce, ciphertext, algorithm)
+        return self._read(calls.CIPHER_REWRAP, request, "rewrap")
 
     def encrypt_json(self, plaintext: bytes, algorithm: str = "") -> CipherEncryptAnswer:
         """Encrypt like `encrypt`, in the JSON form: what it gave, in three parts."""

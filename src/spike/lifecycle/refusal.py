@@ -33,6 +33,7 @@ class Reason(StrEnum):
     ROTATION = "rotation"
     PREFLIGHT = "preflight"
     SCHEDULE = "schedule"
+    CIPHER_GENERATION = "cipher_generation"
     TOO_SOON = "too_soon"
     UNSUPPORTED = "unsupported"
 

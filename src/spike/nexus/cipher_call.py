@@ -17,6 +17,7 @@ from spike.nexus.vault import Vault
 from spike.policy.access import Grant
 from spike.secret.cipher_blob import (
     CipherTriple,
+    blob_generation_untrusted,
     blob_size_bytes,
     join_untrusted,
     open_blob_untrusted,
@@ -30,6 +31,7 @@ from spike.wire.cipher import (
     CipherDecryptRequest,
     CipherEncryptAnswer,
     CipherEncryptRequest,
+    CipherRewrapAnswer,
 )
 from spike.wire.validate import check_algorithm
 
@@ -60,6 +62,12 @@ class CipherCalls:
                 _base64_size(self._blob_limit_bytes) + _ROOM_BYTES,
                 self._blob_limit_bytes,
             ),
+            call.CIPHER_REWRAP.name: InTwoForms(
+                self.rewrap,
+                self.rewrap_raw,
+                _base64_size(self._blob_limit_bytes) + _ROOM_BYTES,
+                self._blob_limit_bytes,
+            ),
         }
 
     async def encrypt(self, _grant: Grant, asked: CipherEncryptRequest) -> CipherEncryptAnswer:
@@ -73,17 +81,27 @@ class CipherCalls:
 
     async def decrypt(self, _grant: Grant, asked: CipherDecryptRequest) -> CipherDecryptAnswer:
         """Decrypt, in JSON."""
-        check_algorithm(asked.algorithm)
-        triple = CipherTriple(asked.version, asked.nonce, asked.ciphertext)
-        try:
-            blob = join_untrusted(triple)
-        except FormatError as error:
-            raise InputError(error.message) from error
-        return CipherDecryptAnswer(self._opened(blob))
+        return CipherDecryptAnswer(self._opened(_blob_of(asked)))
 
     async def decrypt_raw(self, _grant: Grant, blob: bytes) -> bytes:
         """Decrypt, bytes to bytes."""
         return self._opened(blob)
+
+    async def rewrap(self, _grant: Grant, asked: CipherDecryptRequest) -> CipherRewrapAnswer:
+        """Bring a blob under the active generation, in JSON."""
+        blob = _blob_of(asked)
+        rewrapped = self._rewrapped(blob)
+        return CipherRewrapAnswer(*split(rewrapped), rewrapped=rewrapped != blob)
+
+    async def rewrap_raw(self, _grant: Grant, blob: bytes) -> bytes:
+        """Bring a blob under the active generation, bytes to bytes."""
+        return self._rewrapped(blob)
+
+    def _rewrapped(self, blob: bytes) -> bytes:
+        """Return the blob itself where it is current: then the same call again changes nothing."""
+        plaintext = self._opened(blob)  # also of one that is current: what does not open is refused
+        active = self._vault.opened.ring.active_cipher.generation
+        return blob if blob_generation_untrusted(blob) == active else self._sealed(plaintext)
 
     def _sealed(self, plaintext: bytes) -> bytes:
         if len(plaintext) > self._limit_bytes:
@@ -102,6 +120,15 @@ class CipherCalls:
         except (OpenError, FormatError) as error:
             # The caller's doing, not ours: 400, and to the log alone what it was.
             raise InputError(f"a cipher blob does not open: {error.message}") from error
+
+
+def _blob_of(asked: CipherDecryptRequest) -> bytes:
+    check_algorithm(asked.algorithm)
+    triple = CipherTriple(asked.version, asked.nonce, asked.ciphertext)
+    try:
+        return join_untrusted(triple)
+    except FormatError as error:
+        raise InputError(error.message) from error
 
 
 def _store_id(ring: KeyRing) -> bytes:

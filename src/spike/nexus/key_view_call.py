@@ -70,7 +70,7 @@ class KeyViewCalls:
         """Tell every generation of every key."""
         document = opened.document
         now = self._vault.life.belief(document).at
-        return KeyListAnswer([*_generations(document, await self._usage.now(), now)])
+        return KeyListAnswer([*generations(document, await self._usage.now(), now)])
 
     async def history(
         self, _grant: Grant, opened: Opened, asked: KeyHistoryRequest
@@ -152,7 +152,8 @@ def verification_of(run: Run, findings_after: int) -> Verification:
     )
 
 
-def _generations(document: Keyring, usage: Usage, now: datetime) -> Iterator[KeyGeneration]:
+def generations(document: Keyring, usage: Usage, now: datetime) -> Iterator[KeyGeneration]:
+    """Give every generation of every key as it is told on the wire, the root key first."""
     for root in sorted(document.roots, key=lambda root: root.number):
         yield KeyGeneration(
             "root",

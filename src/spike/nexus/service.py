@@ -13,6 +13,7 @@ from spike.error import StoreUnavailableError
 from spike.memory.process import harden
 from spike.nexus.birth_flow import bear_volatile
 from spike.nexus.cipher_call import CipherCalls
+from spike.nexus.cipher_oldest_call import CipherOldestCalls
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.keeper_call import KeeperCalls
 from spike.nexus.keeper_desk import KeeperDesk
@@ -112,6 +113,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             ).handlers(),
             **KeyViewCalls(vault, verifier, usage).handlers(),
             **ScheduleCalls(vault, usage).handlers(),
+            **CipherOldestCalls(vault, usage).handlers(),
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),

@@ -82,6 +82,19 @@ def open_blob_untrusted(key_of: Callable[[int], KeyMemory], store_id: bytes, blo
             )
 
 
+def blob_generation_untrusted(blob: Buffer) -> int:
+    """Return the generation of the cipher key that a blob names.
+
+    Raises:
+        FormatError: not a blob, or one of another version.
+    """
+    with memoryview(blob) as view:
+        if view[: len(_PREFIX)] != _PREFIX:
+            raise FormatError("not a cipher blob of a known version")
+        with view[len(_PREFIX) :] as record:
+            return generation_of_untrusted(record)
+
+
 def split(blob: bytes) -> CipherTriple:
     """Return the triple of a blob that `seal_blob` made."""
     view = memoryview(blob)

@@ -91,6 +91,14 @@ CIPHER_DECRYPT: Final = Call(
     cipher.CipherDecryptAnswer,
 )
 
+CIPHER_REWRAP: Final = Call(
+    CallName("cipher rewrap"),
+    "/v1/cipher/rewrap",
+    "",
+    cipher.CipherDecryptRequest,
+    cipher.CipherRewrapAnswer,
+)
+
 # Go's answer to this call has a hash of the plain text. Ours is always a refusal.
 BOOTSTRAP_VERIFY: Final = Call(
     CallName("bootstrap verify"),
@@ -218,6 +226,13 @@ SYSTEM_BACKUP_READ: Final = Call(
     system_backup.SystemBackupReadRequest,
     system_backup.SystemBackupReadAnswer,
 )
+KEY_CIPHER_OLDEST: Final = Call(
+    CallName("key cipher-oldest"),
+    _KEY,
+    "cipher-oldest",
+    key.KeyCipherOldestRequest,
+    key.KeyCipherOldestAnswer,
+)
 KEY_SCHEDULE_GET: Final = Call(
     CallName("key schedule get"), _KEY, "schedule-get", Empty, schedule.ScheduleAnswer
 )
@@ -245,6 +260,7 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     POLICY_LIST,
     CIPHER_ENCRYPT,
     CIPHER_DECRYPT,
+    CIPHER_REWRAP,
     BOOTSTRAP_VERIFY,
     OPERATOR_RECOVER,
     OPERATOR_RESTORE,
@@ -262,6 +278,7 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     KEY_STATUS,
     SYSTEM_BACKUP_CREATE,
     SYSTEM_BACKUP_READ,
+    KEY_CIPHER_OLDEST,
     KEY_SCHEDULE_GET,
     KEY_SCHEDULE_SET,
 )

@@ -1,6 +1,6 @@
-"""Messages of `/v1/cipher/encrypt` and `/v1/cipher/decrypt`, in their JSON form.
+"""Messages of `/v1/cipher/encrypt`, `/v1/cipher/decrypt` and `/v1/cipher/rewrap`, in their JSON form.
 
-Both calls have a raw form as well, bytes in and bytes out, that no message describes.
+All of them have a raw form as well, bytes in and bytes out, that no message describes.
 """
 
 from __future__ import annotations
@@ -29,12 +29,21 @@ class CipherEncryptAnswer(Message, frozen=True):
 
 
 class CipherDecryptRequest(Message, frozen=True):
-    """Decrypt what an encrypt answered."""
+    """Decrypt or rewrap what an encrypt answered."""
 
     version: GoInt = 0
     nonce: bytes = b""
     ciphertext: bytes = b""
     algorithm: str = ""
+
+
+class CipherRewrapAnswer(Message, frozen=True):
+    """The same plaintext under the active generation; `rewrapped` is false where it was so already."""
+
+    version: GoInt
+    nonce: bytes
+    ciphertext: bytes
+    rewrapped: bool
 
 
 class CipherDecryptAnswer(ConfidentialMessage, frozen=True):

@@ -48,6 +48,26 @@ class KeyListAnswer(Message, frozen=True):
     keys: list[KeyGeneration]
 
 
+class KeyCipherOldestRequest(Message, frozen=True):
+    """Accept no cipher generation older than `oldest`, and destroy the keys below it. Without `confirm` only tell.
+
+    `oldest` 0 asks how it is.
+    """
+
+    oldest: GoInt = 0
+    confirm: bool = False
+
+
+class KeyCipherOldestAnswer(Message, frozen=True):
+    """Which generations are accepted, and which are destroyed by what was asked for; `done`: they are now."""
+
+    oldest: GoInt
+    active: GoInt
+    destroyed: list[KeyGeneration]
+    done: bool
+    epoch: GoInt
+
+
 class KeyHistoryRequest(Message, frozen=True):
     """The newest `limit` events, 1 to 1,000; 0 is 100."""
 

@@ -45,6 +45,22 @@ def _algorithm(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _triple(command: Callable[..., Any]) -> Callable[..., Any]:
+    command = click.option(
+        "--ciphertext",
+        metavar="BASE64|@FILE|-",
+        help="JSON form: the ciphertext that encrypt showed.",
+    )(command)
+    command = click.option(
+        "--nonce", metavar="BASE64", help="JSON form: the nonce that encrypt showed."
+    )(command)
+    return click.option(
+        "--version",
+        type=click.IntRange(0, 255),
+        help="JSON form: the version that encrypt showed.",
+    )(command)
+
+
 @click.group()
 def cipher() -> None:
     """Encrypt and decrypt with a key that never leaves Nexus.
@@ -101,15 +117,7 @@ Examples:
 """
 )
 @_streams
-@click.option(
-    "--version", type=click.IntRange(0, 255), help="JSON form: the version that encrypt showed."
-)
-@click.option("--nonce", metavar="BASE64", help="JSON form: the nonce that encrypt showed.")
-@click.option(
-    "--ciphertext",
-    metavar="BASE64|@FILE|-",
-    help="JSON form: the ciphertext that encrypt showed.",
-)
+@_triple
 @_algorithm
 def decrypt(
     *,
@@ -132,12 +140,58 @@ def decrypt(
         _give(plaintext, out)
         return
     _require_no_file(file)
+    parts = _parts(version, nonce, ciphertext)
+    with Session.of_process().connect() as nexus:
+        plaintext = nexus.decrypt_json(*parts, algorithm or "")
+    _give(plaintext, out)
+
+
+@cipher.command(
+    epilog="""\b
+Examples:
+  spike cipher rewrap --file report.pdf.spike --out report.pdf.spike
+  spike cipher rewrap --version 1 --nonce MDEyMzQ1Njc4OWFi --ciphertext @ciphertext.b64
+"""
+)
+@_streams
+@_triple
+@_algorithm
+def rewrap(
+    *,
+    file: Path | None,
+    out: Path | None,
+    version: int | None,
+    nonce: str | None,
+    ciphertext: str | None,
+    algorithm: str | None,
+) -> None:
+    """Bring what `spike cipher encrypt` gave under the newest key, without its plaintext leaving Nexus.
+
+    What is under that key already comes back as it is. Rewrap all you keep before the oldest accepted
+    generation is raised (spike key cipher-oldest): what is left behind never opens again.
+    """
+    if version is None and nonce is None and ciphertext is None:
+        _require_no_algorithm(algorithm)
+        blob = read_bounded(_unless_standard(file), LIMIT_BYTES)
+        with Session.of_process().connect() as nexus:
+            rewrapped = nexus.rewrap(blob)
+        _give(rewrapped, out)
+        return
+    _require_no_file(file)
+    parts = _parts(version, nonce, ciphertext)
+    with Session.of_process().connect() as nexus:
+        answer = nexus.rewrap_json(*parts, algorithm or "")
+    from spike.wire.go_json import encode
+
+    _give(encode(answer) + b"\n", out)
+
+
+def _parts(
+    version: int | None, nonce: str | None, ciphertext: str | None
+) -> tuple[int, bytes, bytes]:
     if version is None or nonce is None or ciphertext is None:
         raise click.UsageError("Give --version, --nonce and --ciphertext together.")
-    parts = (_decoded(nonce, "--nonce"), _from_base64(ciphertext, "--ciphertext"))
-    with Session.of_process().connect() as nexus:
-        plaintext = nexus.decrypt_json(version, *parts, algorithm or "")
-    _give(plaintext, out)
+    return version, _decoded(nonce, "--nonce"), _from_base64(ciphertext, "--ciphertext")
 
 
 def _unless_standard(path: Path | None) -> Path | None:
