@@ -50,6 +50,7 @@ MAY = {
     "policy list": {SUPERUSER, OPERATOR},
     "cipher encrypt": {SUPERUSER, LITE, CIPHERER},
     "cipher decrypt": {SUPERUSER, LITE, CIPHERER},
+    "cipher rewrap": {SUPERUSER, LITE, CIPHERER},
     "bootstrap verify": {BOOTSTRAP},
     "operator recover": {RECOVER},
     "operator restore": {RESTORE},
@@ -65,6 +66,9 @@ MAY = {
     "key history": {SUPERUSER},
     "key verify": {SUPERUSER},
     "key status": {SUPERUSER},
+    "key schedule get": {SUPERUSER},
+    "key schedule set": {SUPERUSER},
+    "key cipher-oldest": {SUPERUSER},
     "system-backup create": {SUPERUSER},
     "system-backup read": {SUPERUSER},
 }
