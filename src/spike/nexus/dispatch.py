@@ -12,15 +12,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any, Final, assert_never
 
-from spike.error import FenceError, InputError, NotReadyError, SpikeError
+from spike.error import FenceError, InputError, NotReadyError, OpenError, SpikeError, WipedError
 from spike.lifecycle import backup
 from spike.lifecycle.refusal import RefusalError
 from spike.nexus.handler import Handler, InTwoForms, OnKey, Reading, ReadingEach, Writing
 from spike.nexus.lite import Service
+from spike.nexus.opened import Opened
 from spike.nexus.vault import Vault
 from spike.policy.access import DenialReason, Denied, Grant, NeedsPath, authorize
 from spike.policy.compiled import CompiledPolicies
@@ -180,7 +181,8 @@ class Dispatcher:
         if isinstance(handler, ReadingEach):
             if isinstance(decision, Grant):
                 raise TypeError(f"{call.name} decides on each path")
-            return await handler.act(decision, self._vault.opened, message)
+            each, undecided = handler.act, decision
+            return await self._read(lambda opened: each(undecided, opened, message))
         if isinstance(decision, NeedsPath):
             on_path = decision.decide(message.path)
             if isinstance(on_path, Denied):
@@ -190,22 +192,38 @@ class Dispatcher:
             case OnKey(act=act):
                 return await act(decision, message)
             case Reading(act=act):
-                return await act(decision, self._vault.opened, message)
+                grant = decision
+                return await self._read(lambda opened: act(grant, opened, message))
             case Writing():
                 return await self._write(handler, decision, message)
             case _:
                 assert_never(handler)
 
+    async def _read(self, act: Callable[[Opened], Awaitable[Message]]) -> Message:
+        """Read; and read again what a change of keys overtook: a record may be under a key that came only then."""
+        for _ in range(_OVERTAKEN_LIMIT):
+            opened = self._vault.opened
+            try:
+                return await act(opened)
+            except (OpenError, WipedError):
+                if self._vault.opened.ring is opened.ring:
+                    raise
+        raise NotReadyError("the keys change faster than this can be read")
+
     async def _write(self, writing: Writing[Any], grant: Grant, message: Any) -> Message:
-        """Write; and write again what a change of keys overtook: the store refused it whole.
+        """Write; and write again what a change of keys overtook: the store refused it whole, or it could not be read.
 
         Nothing is acknowledged before the anchor of each change of keys and rights so far is held.
         """
         for _ in range(_OVERTAKEN_LIMIT):
+            opened = self._vault.require_writable()
             try:
-                answer = await writing.act(grant, self._vault.require_writable(), message)
+                answer = await writing.act(grant, opened, message)
             except FenceError:
                 await self._vault.settled()
+            except (OpenError, WipedError):
+                if self._vault.opened.ring is opened.ring:
+                    raise
             else:
                 await self._vault.anchored()
                 return answer
