@@ -24,6 +24,8 @@ import lifecycle_kit
 from spiffe_kit import Ca, material
 from spike.crypto.slot import seal_to
 from spike.lifecycle.birth import FIRST
+from spike.nexus.backup_call import BackupCalls
+from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.cipher_oldest_call import CipherOldestCalls
 from spike.nexus.dispatch import Dispatcher
@@ -49,6 +51,7 @@ from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
+from spike.nexus.slot_flow import SlotDesk
 from spike.nexus.system_backup_call import SystemBackupCalls
 from spike.nexus.system_backup_desk import SystemBackupDesk
 from spike.nexus.usage_book import UsageBook
@@ -233,6 +236,8 @@ async def running(
             vault, desk, restores, shares=keepers.shares, threshold=keepers.threshold
         )
         stack.callback(shards.forget)
+        copies = BackupWatch(vault)
+        slots = SlotDesk(vault, desk, restores, argon2=lifecycle_kit.LEAST_ARGON2)
         verifier = Verifier(vault)
         stack.push_async_callback(verifier.close)
         backups = SystemBackupDesk(vault)
@@ -249,8 +254,10 @@ async def running(
                 MemoryWatch(vault),
                 verifier=verifier,
                 rehearser=rehearser,
+                copies=copies,
                 service=service,
             ).handlers(),
+            **BackupCalls(vault, slots, copies).handlers(),
             **KeyViewCalls(vault, verifier, UsageBook(vault)).handlers(),
             **ScheduleCalls(vault, UsageBook(vault)).handlers(),
             **CipherOldestCalls(vault, UsageBook(vault)).handlers(),

@@ -491,6 +491,7 @@ class SmallNexus:
             revision=self.ledger.revision,
             root_generation=1,
             slots=[own.StatusSlot(self.slot, "password", "usable", MOMENT, MOMENT)],
+            backup=own.StatusBackup(copies=[], retired=[], verified_at=MOMENT),
             memory=[own.StatusMeasure("no core file", True)],
             storage=own.StatusStorage("small", True, records={"secret": len(self.secrets)}),
             places=[own.BackupPlace("/backup", "current")],

@@ -86,11 +86,17 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/operator/restore", ""): {"restore"},
     ("/v1/operator/restore", "password"): {"restore"},
     ("/v1/operator/restore", "file"): {"restore"},
-    ("/v1/operator/password", "begin"): SUPERUSERS | {"restore"},
+    ("/v1/operator/password", "begin"): SUPERUSERS | {"restore", "recover"},
     ("/v1/operator/init", ""): SUPERUSERS,
     ("/v1/keeper", "refresh"): SUPERUSERS,
     ("/v1/keeper", "reshape"): SUPERUSERS,
     ("/v1/keeper", "rehearse"): SUPERUSERS,
+    ("/v1/backup/slot", "list"): SUPERUSERS | {"recover"},
+    ("/v1/backup/slot", "add"): SUPERUSERS | {"recover"},
+    ("/v1/backup/slot", "change"): SUPERUSERS | {"recover"},
+    ("/v1/backup/slot", "remove"): SUPERUSERS | {"recover"},
+    ("/v1/backup", "verify"): SUPERUSERS,
+    ("/v1/backup", "export"): SUPERUSERS,
     ("/v1/key", "list"): SUPERUSERS,
     ("/v1/key", "history"): SUPERUSERS,
     ("/v1/key", "verify"): SUPERUSERS,
@@ -99,6 +105,11 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/key", "schedule-set"): SUPERUSERS,
     ("/v1/key", "cipher-oldest"): SUPERUSERS,
 }
+# Calls that the role alone does not carry: what else it takes is an existing slot's password. Section 7.
+WITH_PASSWORD: Final = SUPERUSERS
+BY_PASSWORD_TOO: Final = [
+    ("/v1/backup/slot", action) for action in ("list", "add", "change", "remove")
+]
 # Call → who gets all of the answer; everybody else gets readiness alone. Section 7.
 FOR_ANYONE: Final[Mapping[tuple[str, str], set[str]]] = {("/v1/operator/status", ""): SUPERUSERS}
 
@@ -204,7 +215,8 @@ def test_a_call_for_a_role_is_for_that_role_alone_whatever_the_policies_say(
     result = outcome(wanted, who, policies)
     if who in BY_ROLE[where]:
         assert isinstance(result, Grant)
-        assert result.extent is Extent.ALL
+        proven = where in BY_PASSWORD_TOO and who in WITH_PASSWORD
+        assert result.extent is (Extent.WITH_PASSWORD if proven else Extent.ALL)
     else:
         assert result == Denied(DenialReason.WRONG_ROLE)
 

@@ -140,6 +140,13 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
         "hand out new ones with: spike operator recover --yes",
     ),
     Reason.UNKNOWN_SLOT: ("there is no slot of that name", "name another one with --slot"),
+    Reason.SLOT_EXISTS: ("there is a slot of that name", "take another name"),
+    Reason.LAST_SLOT: ("it is the last slot that can be used", "add another slot first"),
+    Reason.PASSWORD_NEEDED: (
+        "without the recover role this takes an existing slot's password too",
+        "name the slot whose password you have: --with-slot SLOT",
+    ),
+    Reason.UNHEALTHY: ("the system is not well", "see: spike status"),
     Reason.DAMAGED: ("the backup is damaged", "restore from another copy: --backup FILE"),
     Reason.NEWER_FORMAT: ("a newer SPIKE wrote it", "use a newer version of SPIKE"),
     Reason.PLANTED: (

@@ -11,10 +11,12 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from spike.client.answer import raw_of
+from spike.client.backup import BackupCalls
 from spike.client.caller import ANSWER_TIMEOUT_S, A, Exchange, Q
 from spike.client.key import KeyCalls
+from spike.client.password import PasswordFor
 from spike.client.pool import Body, Pool
-from spike.client.root_key import PasswordFor, RootKeyCalls, ShardOf
+from spike.client.root_key import RootKeyCalls, ShardOf
 from spike.client.setting import ClientSetting
 from spike.client.system_backup import SystemBackupCalls
 from spike.spiffe.background_source import BackgroundSource
@@ -58,7 +60,7 @@ class Source(Protocol):
         """Stop."""
 
 
-class NexusClient(RootKeyCalls, KeyCalls, SystemBackupCalls):
+class NexusClient(RootKeyCalls, BackupCalls, KeyCalls, SystemBackupCalls):
     """Speaks with one Nexus under this process's SPIFFE identity.
 
         with NexusClient.from_environment() as nexus:

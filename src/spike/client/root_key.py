@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spike.client.caller import KEY_TIMEOUT_S, Caller
-from spike.client.password import seal_password
+from spike.client.caller import KEY_TIMEOUT_S
+from spike.client.password import PasswordCaller, PasswordFor
 from spike.memory.key_memory import KeyMemory
 from spike.wire import call as calls
 from spike.wire.message import Empty
@@ -31,17 +31,6 @@ from spike.wire.own import (
 
 
 @dataclass(frozen=True, slots=True)
-class PasswordFor:
-    """A password and the slot it is for; an empty name is the first slot. The holder wipes `password`."""
-
-    password: bytearray
-    slot_name: str = ""
-
-    def __repr__(self) -> str:
-        return f"PasswordFor(slot_name={self.slot_name!r})"
-
-
-@dataclass(frozen=True, slots=True)
 class ShardOf:
     """One recovery shard, and the set its text names or an empty name. The holder wipes `value`."""
 
@@ -50,7 +39,7 @@ class ShardOf:
     set_id: str = ""
 
 
-class RootKeyCalls(Caller):
+class RootKeyCalls(PasswordCaller):
     """The part of `spike.client.nexus.NexusClient` that is about the root key."""
 
     def get_status(self) -> StatusAnswer:
@@ -177,14 +166,3 @@ class RootKeyCalls(Caller):
         return self._call(
             calls.OPERATOR_RESTORE, request, "restore", KEY_TIMEOUT_S, repeatable=False
         )
-
-    def _seal(self, password: bytearray) -> tuple[str, bytes]:
-        """Return a fresh session for a password and the password, sealed to its one-time key."""
-        begun = self._call(
-            calls.OPERATOR_PASSWORD_BEGIN,
-            Empty(),
-            "handing over the password",
-            KEY_TIMEOUT_S,
-            repeatable=False,
-        )
-        return begun.session, seal_password(begun.public_key, password)

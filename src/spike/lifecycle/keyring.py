@@ -144,6 +144,19 @@ class Slot(_Part, frozen=True, omit_defaults=True):
     shards: RecoveryShards | None = None
 
 
+class RetiredSlot(_Part, frozen=True):
+    """What a slot was opened with before it was changed or removed.
+
+    Copies of the backup that were made until then still open with it, and give root-key generation `generation`; that
+    ends when the generation is destroyed.
+    """
+
+    name: Text
+    kind: SlotKind
+    generation: Number
+    at: Moment
+
+
 class ShareMember(_Part, frozen=True):
     """The share with one index: the pinned SPIFFE ID of its Keeper and the digest of the share."""
 
@@ -316,6 +329,7 @@ class Keyring(_Part, frozen=True, omit_defaults=True):
     leaving: Annotated[tuple[LeavingKeeper, ...], Meta(max_length=255)] = ()
     proof: Proof | None = None
     schedule: Schedule | None = None
+    retired: tuple[RetiredSlot, ...] = ()
 
     @property
     def active_root(self) -> RootGeneration:
@@ -444,7 +458,7 @@ def _format(keyring: Keyring) -> int:
     """Return the lowest format that holds a keyring."""
     has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
     later_words = (keyring.rotation, keyring.schedule, keyring.proof)
-    plain = not has_root and not keyring.leaving
+    plain = not has_root and not keyring.leaving and not keyring.retired
     return 1 if plain and all(word is None for word in later_words) else 2
 
 

@@ -29,13 +29,12 @@ from spike.lifecycle.keyring import (
     RecoveryShards,
     Slot,
     SlotKind,
-    WrappedKey,
 )
 from spike.lifecycle.operation import require_idle
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.lifecycle.ring import KeyName, check_of, wrap
-from spike.lifecycle.slot import seal_root
-from spike.lifecycle.state import State, Transition, enter
+from spike.lifecycle.ring import KeyName
+from spike.lifecycle.slot_key import Act, ended, sealed_to, wrapped_new
+from spike.lifecycle.slot_retired import retired_with
 from spike.memory.key_memory import KeyMemory
 
 SHARD_BYTES: Final = 32
@@ -87,10 +86,18 @@ def with_shards(
     replaced = document.shard_slot
     kept = tuple(slot for slot in document.slots if slot is not replaced)
     slot = _sealed_slot(document, root, new, _free_name(kept), at)
+    replacing = Act(at, actor, "new recovery shards took this slot's place")
     keys = [
-        _destroyed(key, at, actor) if replaced is not None and key.slot == replaced.id else key
+        ended(key, replacing) if replaced is not None and key.slot == replaced.id else key
         for key in document.keys
     ]
+    made = wrapped_new(
+        document,
+        root,
+        key_name(new.id),
+        new.auth,
+        Act(at, actor, "recovery shards were handed out"),
+    )
     detail = {"set": new.id, "shards": str(len(new.digests)), "threshold": str(new.threshold)}
     if replaced is not None:
         detail["replaced"] = replaced.id
@@ -100,8 +107,9 @@ def with_shards(
         revision=document.revision + 1,
         epoch=document.epoch + 1,
         replaced_at=at,
-        keys=(*keys, _wrapped(document, root, new, at, actor)),
+        keys=(*keys, made),
         slots=(*kept, slot),
+        retired=retired_with(document, replaced, at),
         next_event=document.next_event + 1,
         outbox=(*document.outbox, event),
     )
@@ -126,45 +134,7 @@ def _sealed_slot(document: Keyring, root: KeyMemory, new: NewShardSlot, name: st
         roots=(),
         shards=RecoveryShards(threshold=new.threshold, digests=new.digests),
     )
-    active = document.active_root
-    sealed = seal_root(
-        root,
-        store_id=document.store_id,
-        lineage=document.lineage,
-        slot=unsealed,
-        auth=new.auth,
-        generation=active.number,
-        check=active.check,
-        sealed_at=at,
-    )
-    return msgspec.structs.replace(unsealed, roots=(sealed,))
-
-
-def _wrapped(
-    document: Keyring, root: KeyMemory, new: NewShardSlot, at: str, actor: str
-) -> WrappedKey:
-    name, generation = key_name(new.id), document.active_root.number
-    reason = "recovery shards were handed out"
-    made = Transition(state=State.PRE_ACTIVATION, at=at, actor=actor, reason=reason)
-    active = Transition(state=State.ACTIVE, at=at, actor=actor, reason=reason)
-    return WrappedKey(
-        purpose=name.purpose,
-        slot=name.slot,
-        number=name.number,
-        root=generation,
-        check=check_of(document.store_id, name, new.auth),
-        wrapped=wrap(root, generation, document.store_id, name, new.auth),
-        history=enter(enter((), made), active),
-    )
-
-
-def _destroyed(key: WrappedKey, at: str, actor: str) -> WrappedKey:
-    """A key that ended is never forgotten; what was wrapped of it is."""
-    reason = "new recovery shards took this slot's place"
-    history = key.history
-    for state in (State.DEACTIVATED, State.DESTROYED):
-        history = enter(history, Transition(state=state, at=at, actor=actor, reason=reason))
-    return msgspec.structs.replace(key, wrapped=b"", history=history)
+    return sealed_to(document, root, unsealed, new.auth, at)
 
 
 def _free_name(slots: tuple[Slot, ...]) -> str:

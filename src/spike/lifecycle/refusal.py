@@ -19,6 +19,10 @@ class Reason(StrEnum):
     WRONG_SHARD = "wrong_shard"
     SHARDS_EXIST = "shards_exist"
     UNKNOWN_SLOT = "unknown_slot"
+    SLOT_EXISTS = "slot_exists"
+    LAST_SLOT = "last_slot"
+    PASSWORD_NEEDED = "password_needed"  # noqa: S105  (the name of a refusal)
+    UNHEALTHY = "unhealthy"
     DAMAGED = "damaged"
     NEWER_FORMAT = "newer_format"
     PLANTED = "planted"

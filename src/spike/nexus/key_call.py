@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from spike.error import InputError, StoreError
+from spike.nexus.backup_call import copies_of, retired_of, slots_of
+from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.birth_flow import Birth, initialize, require_unborn
 from spike.nexus.examination import Asked, Examined
 from spike.nexus.handler import Handler, OnKey
@@ -34,6 +36,7 @@ from spike.wire.own import (
     RestoreAnswer,
     RestorePreview,
     StatusAnswer,
+    StatusBackup,
     StatusMeasure,
     StatusSlot,
     StatusStorage,
@@ -54,11 +57,13 @@ class KeyCalls:
         *,
         verifier: Verifier,
         rehearser: Rehearser,
+        copies: BackupWatch,
         service: Service = Service.WHOLE,
     ) -> None:
         self._keepers = keepers
         self._verifier = verifier
         self._rehearser = rehearser
+        self._copies = copies
         self._service = service
         self._vault = keepers.vault
         self._desk = desk
@@ -164,7 +169,7 @@ class KeyCalls:
             epoch=None if document is None else document.epoch,
             revision=None if document is None else document.revision,
             root_generation=None if document is None else document.active_root.number,
-            slots=None if opened is None else _slots(opened),
+            slots=None if opened is None else _slots(opened, self._vault.moment()),
             memory=[StatusMeasure(m.name, m.applied, m.detail) for m in self._watch.last.measures],
             stops=[
                 *sorted(self._vault.stops),
@@ -182,7 +187,16 @@ class KeyCalls:
             if self._verifier.last is None
             else _verification(self._verifier.last),
             rehearsal=None if self._rehearser.last is None else rehearsal_of(self._rehearser.last),
+            backup=None if opened is None else self._backup(opened),
             anchor=None if opened is None else opened.anchor_raw(),
+        )
+
+    def _backup(self, opened: Opened) -> StatusBackup:
+        last = self._copies.last
+        return StatusBackup(
+            copies=[] if last is None else copies_of(last),
+            retired=retired_of(opened),
+            verified_at=None if last is None else GoTime(last.at),
         )
 
     async def _storage(self) -> StatusStorage:
@@ -225,16 +239,18 @@ def _verification(run: Run) -> StatusVerification:
     )
 
 
-def _slots(opened: Opened) -> list[StatusSlot]:
+def _slots(opened: Opened, now: str) -> list[StatusSlot]:
     return [
         StatusSlot(
             name=slot.name,
-            kind=slot.kind.value,
-            state="renew" if slot.renew else "usable",
-            created_at=GoTime(slot.created_at),
-            last_verified_at=GoTime(slot.verified_at),
+            kind=slot.kind,
+            state=slot.state,
+            created_at=slot.created_at,
+            last_verified_at=slot.last_verified_at,
+            due_at=slot.due_at,
+            overdue=slot.overdue,
         )
-        for slot in opened.document.slots
+        for slot in slots_of(opened, now)
     ]
 
 

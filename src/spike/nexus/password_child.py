@@ -43,10 +43,22 @@ from spike.wire.own import PASSWORD_INFO
 LIFE_S: Final = 120
 KEY_SIZE_BYTES: Final = 32
 LINE_LIMIT_BYTES: Final = 1 << 20
+_SAME: Final = "it is the one that the slot has already"
+
+
+class Former(msgspec.Struct, frozen=True):
+    """What a slot was opened with until now: the new password must not give the same public key."""
+
+    argon2: str
+    salt: bytes
+    public: bytes
 
 
 class Derive(msgspec.Struct, frozen=True, tag_field="job", tag="derive"):
-    """Open the sealed password and derive the slot's keys. `judge`: apply the password policy first."""
+    """Open the sealed password and derive the slot's keys. `judge`: apply the password policy first.
+
+    `former`: refuse the password that the slot has already. It costs one more derivation.
+    """
 
     sealed_password: bytes
     argon2: str
@@ -54,6 +66,7 @@ class Derive(msgspec.Struct, frozen=True, tag_field="job", tag="derive"):
     store_id: bytes
     slot_id: bytes
     judge: tuple[str, ...] | None
+    former: Former | None = None
 
     def __repr__(self) -> str:
         return "Derive(…)"
@@ -144,11 +157,23 @@ def _derive(job: Derive, one_time: OneTimeKey) -> SlotKey | Answer:
     finally:
         raw[:] = b"\0" * len(raw)
     try:
-        setting = Argon2Setting.parse_untrusted(job.argon2)
-        with derive_slot_secret(normal, job.salt, setting) as secret:
-            return SlotKey.from_slot_secret(secret, job.store_id, job.slot_id)
+        if job.former is not None and _is_former(job, job.former, normal):
+            return Answer("weak", message=_SAME, next_step="choose one that was never used here")
+        return _slot_key(job, normal, job.argon2, job.salt)
     finally:
         normal[:] = b"\0" * len(normal)
+
+
+def _slot_key(job: Derive, normal: bytearray, argon2: str, salt: bytes) -> SlotKey:
+    setting = Argon2Setting.parse_untrusted(argon2)
+    with derive_slot_secret(normal, salt, setting) as secret:
+        return SlotKey.from_slot_secret(secret, job.store_id, job.slot_id)
+
+
+def _is_former(job: Derive, former: Former, normal: bytearray) -> bool:
+    key = _slot_key(job, normal, former.argon2, former.salt)
+    key.wipe()
+    return key.public == former.public
 
 
 def _unlock(job: FromSecret, page: KeyMemory) -> SlotKey:

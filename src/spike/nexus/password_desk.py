@@ -141,15 +141,18 @@ class PasswordDesk:
         self._derivation = asyncio.Lock()
 
     async def begin(self, actor: str) -> PasswordSession:
-        """Start a child for `actor` (a SPIFFE ID), who alone can go on with it. An earlier one of the same actor ends.
+        """Start a child for `actor` (a SPIFFE ID), who alone can go on with it.
+
+        One call takes two passwords at most, so of the same actor's only the newest one before stays beside it.
 
         Raises:
             RefusalError: BUSY when too many wait.
         """
         # One at a time: whoever is let in is counted before the next one.
         async with self._beginning:
-            for earlier in [s.id for s, _ in self._waiting.values() if s.actor == actor]:
-                self._expire(earlier)
+            earlier = [s.id for s, _ in self._waiting.values() if s.actor == actor]
+            for session_id in earlier[:-1]:
+                self._expire(session_id)
             if len(self._waiting) >= SESSION_LIMIT:
                 raise RefusalError(
                     Reason.BUSY, "too many passwords are awaited", "try again in two minutes"

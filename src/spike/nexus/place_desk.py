@@ -21,6 +21,14 @@ class PlaceState:
     fault: str
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What every place ought to hold."""
+
+    backup_raw: bytes
+    anchor_raw: bytes
+
+
 class PlaceDesk:
     """Writes to all places. Hold `lock` from the moment at which what is written is read off the vault."""
 
@@ -28,6 +36,10 @@ class PlaceDesk:
         self.states = tuple(PlaceState(place, "not written yet") for place in places)
         self.lock = asyncio.Lock()
         """Two writers of one file would tear it, and an older anchor could come to lie over a newer one."""
+        self.written: Written | None = None
+        """What was last given to every place; None before the first time."""
+        self.renewed = asyncio.Event()
+        """Set when the places were given something new: whoever verifies them should look."""
 
     @property
     def one_holds(self) -> bool:
@@ -36,12 +48,16 @@ class PlaceDesk:
 
     async def renew(self, store_id: str, backup_raw: bytes, anchor_raw: bytes) -> None:
         """Give every place a key backup and an anchor. A place that fails is reported, not fatal."""
+        self.written = Written(backup_raw, anchor_raw)
         self.states = tuple(
             [await _renewed(s.place, store_id, backup_raw, anchor_raw) for s in self.states]
         )
+        self.renewed.set()
 
     async def renew_anchor(self, store_id: str, anchor_raw: bytes) -> None:
         """Give every place that holds the present backup an anchor."""
+        if self.written is not None:
+            self.written = Written(self.written.backup_raw, anchor_raw)
         self.states = tuple(
             [
                 s if s.fault else await _renewed(s.place, store_id, None, anchor_raw)

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Coroutine
 from spike.crypto import known_answer
 from spike.error import StoreUnavailableError
 from spike.memory.process import harden
+from spike.nexus.backup_call import BackupCalls
+from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.birth_flow import bear_volatile
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.cipher_oldest_call import CipherOldestCalls
@@ -33,6 +35,7 @@ from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
 from spike.nexus.shard_call import ShardCalls
 from spike.nexus.shard_flow import ShardDesk
+from spike.nexus.slot_flow import SlotDesk
 from spike.nexus.system_backup_call import SystemBackupCalls
 from spike.nexus.system_backup_desk import SystemBackupDesk
 from spike.nexus.usage_book import UsageBook
@@ -87,12 +90,15 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         counts = setting.keepers
         shards = ShardDesk(vault, desk, restores, shares=counts.shares, threshold=counts.threshold)
         stack.callback(shards.forget)
+        copies = BackupWatch(vault)
+        slots = SlotDesk(vault, desk, restores)
         verifier = Verifier(vault)
         stack.push_async_callback(verifier.close)
         backups = SystemBackupDesk(vault)
         stack.push_async_callback(backups.close)
         watch = MemoryWatch(vault)
         await stack.enter_async_context(_running(watch.run()))
+        await stack.enter_async_context(_running(copies.run()))
         await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
         rehearser = Rehearser(keepers)
         proofs = ProofLoop(rehearser, setting.keepers.interval_s)
@@ -109,8 +115,10 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
                 watch,
                 verifier=verifier,
                 rehearser=rehearser,
+                copies=copies,
                 service=service,
             ).handlers(),
+            **BackupCalls(vault, slots, copies).handlers(),
             **KeyViewCalls(vault, verifier, usage).handlers(),
             **ScheduleCalls(vault, usage).handlers(),
             **CipherOldestCalls(vault, usage).handlers(),

@@ -31,9 +31,10 @@ from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.slot import header_of
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import Asked, Tried, slots_in_places
-from spike.nexus.opened import Opened, Stop
+from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk, PasswordSession
 from spike.nexus.restore_flow import Preview, RestoreDesk
+from spike.nexus.ring_commit import commit
 from spike.nexus.vault import KEYRING_ID, Vault
 
 COLLECTION_LIFE_S: Final = 600
@@ -106,14 +107,10 @@ class ShardDesk:
             present = self._vault.require_writable()
             handed_out, ring = await self._made(present, actor)
             try:
-                await self._vault.advance(ring)
+                await commit(self._vault, present, ring)
             except BaseException:
                 handed_out.wipe()
-                # Unless it may yet turn out that this very keyring was written.
-                if self._vault.is_open and Stop.UNSURE not in self._vault.stops:
-                    ring.wipe_except(self._vault.opened.ring)
                 raise
-            present.ring.wipe_except(ring)
             _log.warning(
                 "recovery shards of set %s were handed out to %s", handed_out.set_id, actor
             )

@@ -106,6 +106,11 @@ class Vault:
         return self._places.states
 
     @property
+    def place_desk(self) -> PlaceDesk:
+        """Who writes to the backup places."""
+        return self._places
+
+    @property
     def stops(self) -> frozenset[Stop]:
         """Why nothing is written; empty when writes are served."""
         return frozenset(self._stops)

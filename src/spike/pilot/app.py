@@ -27,6 +27,9 @@ COMMANDS: Final = {
     "system-backup": Entry(
         "spike.pilot.command.system_backup:system_backup", "Make one file of the whole store."
     ),
+    "backup": Entry(
+        "spike.pilot.command.backup:backup", "Look after the root key's backup and its passwords."
+    ),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
     "operator": Entry(
         "spike.pilot.command.operator:operator", "Hand out and bring recovery shards."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -35,7 +36,7 @@ def read_bounded(path: Path | None, limit_bytes: int) -> bytes:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file for its owner alone (0600); what was there is replaced once the new one is on the disk.
+    """Write a file for its owner alone (0600). What was there is replaced once the new one was synced and read back.
 
     After a crash there is the old file or the new one, never a part.
 
@@ -51,6 +52,7 @@ def write_whole(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
+            _require_same(beside, data)
             beside.replace(path)
         except BaseException:
             beside.unlink(missing_ok=True)
@@ -61,6 +63,11 @@ def write_whole(path: Path, data: bytes) -> None:
             f"{path} cannot be written: {error.strerror}",
             "name a file in a directory that you may write to",
         ) from error
+
+
+def _require_same(path: Path, data: bytes) -> None:
+    if path.read_bytes() != data:
+        raise OSError(errno.EIO, "what is read back is not what was written")
 
 
 def _require_replaceable(path: Path) -> None:

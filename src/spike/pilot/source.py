@@ -91,6 +91,19 @@ def option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def obtain(source: Source, question: str) -> bytearray:
+    """Return a password that is there already, read or asked for once, hidden. The caller wipes it.
+
+    Raises what `read` and `prompt.ask_hidden` do.
+    """
+    match source:
+        case FromFile() | FromDescriptor():
+            return read(source)
+        case _:
+            with prompt.terminal() as terminal:
+                return prompt.ask_hidden(terminal, question)
+
+
 def read(source: FromFile | FromDescriptor) -> bytearray:
     """Return the password that a file or descriptor holds. The caller wipes it.
 

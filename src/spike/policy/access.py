@@ -69,7 +69,18 @@ class ForAnyone:
     all_of_it: frozenset[Role]
 
 
-Rule = ByRole | OnKnownPath | OnPathOfBody | ForAnyone
+@dataclass(frozen=True, slots=True)
+class ByRoleOrPassword:
+    """Allowed to these roles as they are, and to others only together with an existing slot's password.
+
+    The password stands in the request: the handler opens the slot before it does anything.
+    """
+
+    roles: frozenset[Role]
+    with_password: frozenset[Role]
+
+
+Rule = ByRole | ByRoleOrPassword | OnKnownPath | OnPathOfBody | ForAnyone
 
 _SUPERUSER: Final = frozenset({Role.SUPERUSER})
 _RECOVER: Final = frozenset({Role.RECOVER})
@@ -101,8 +112,8 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.OPERATOR_RESTORE.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_PASSWORD.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_FILE.name: ByRole(_RESTORE),
-    # A password is given for an init or for a restore, each with a role of its own.
-    call.OPERATOR_PASSWORD_BEGIN.name: ByRole(_SUPERUSER | _RESTORE),
+    # A password is given for an init, for a restore or for a slot, each with a role of its own.
+    call.OPERATOR_PASSWORD_BEGIN.name: ByRole(_SUPERUSER | _RESTORE | _RECOVER),
     call.OPERATOR_INIT.name: ByRole(_SUPERUSER),
     call.KEEPER_REFRESH.name: ByRole(_SUPERUSER),
     call.KEEPER_RESHAPE.name: ByRole(_SUPERUSER),
@@ -116,14 +127,22 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.KEY_CIPHER_OLDEST.name: ByRole(_SUPERUSER),
     call.KEY_SCHEDULE_GET.name: ByRole(_SUPERUSER),
     call.KEY_SCHEDULE_SET.name: ByRole(_SUPERUSER),
+    call.SLOT_LIST.name: ByRoleOrPassword(_RECOVER, with_password=_SUPERUSER),
+    # A stolen superuser identity alone must not be enough to take the root key away.
+    call.SLOT_ADD.name: ByRoleOrPassword(_RECOVER, with_password=_SUPERUSER),
+    call.SLOT_CHANGE.name: ByRoleOrPassword(_RECOVER, with_password=_SUPERUSER),
+    call.SLOT_REMOVE.name: ByRoleOrPassword(_RECOVER, with_password=_SUPERUSER),
+    call.BACKUP_VERIFY.name: ByRole(_SUPERUSER),
+    call.BACKUP_EXPORT.name: ByRole(_SUPERUSER),
     call.OPERATOR_STATUS.name: ForAnyone(all_of_it=_SUPERUSER),
 }
 
 
 class Extent(Enum):
-    """How much of an answer a grant is for."""
+    """How much a grant is for: all, all once a password has been shown, or readiness alone."""
 
     ALL = "all"
+    WITH_PASSWORD = "with an existing slot's password"  # noqa: S105  (what else it takes)
     READINESS = "readiness"
 
 
@@ -201,6 +220,11 @@ def authorize(
         case ByRole(roles=allowed):
             if roles & allowed:
                 return Grant(peer, wanted.name, "", Extent.ALL, _SEAL)
+            return Denied(DenialReason.WRONG_ROLE)
+        case ByRoleOrPassword(roles=allowed, with_password=others):
+            if roles & (allowed | others):
+                extent = Extent.ALL if roles & allowed else Extent.WITH_PASSWORD
+                return Grant(peer, wanted.name, "", extent, _SEAL)
             return Denied(DenialReason.WRONG_ROLE)
         case OnKnownPath() | OnPathOfBody():
             return _by_policy(rule, wanted, peer, roles, policies)

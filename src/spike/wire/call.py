@@ -10,7 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Generic, NewType, TypeVar
 
-from spike.wire import cipher, key, operator, own, policy, rotation, schedule, secret, system_backup
+from spike.wire import (
+    backup,
+    cipher,
+    key,
+    operator,
+    own,
+    policy,
+    rotation,
+    schedule,
+    secret,
+    system_backup,
+)
 from spike.wire.message import Empty, Message
 
 CallName = NewType("CallName", str)
@@ -180,6 +191,30 @@ KEEPER_REHEARSE: Final = Call(
     CallName("keeper rehearse"), "/v1/keeper", "rehearse", Empty, own.Rehearsal
 )
 
+_SLOT: Final = "/v1/backup/slot"
+_BACKUP: Final = "/v1/backup"
+
+SLOT_LIST: Final = Call(CallName("backup slot list"), _SLOT, "list", Empty, backup.SlotListAnswer)
+SLOT_ADD: Final = Call(
+    CallName("backup slot add"), _SLOT, "add", backup.SlotPasswordRequest, backup.SlotAnswer
+)
+SLOT_CHANGE: Final = Call(
+    CallName("backup slot change"), _SLOT, "change", backup.SlotPasswordRequest, backup.SlotAnswer
+)
+SLOT_REMOVE: Final = Call(
+    CallName("backup slot remove"), _SLOT, "remove", backup.SlotRemoveRequest, backup.SlotAnswer
+)
+BACKUP_VERIFY: Final = Call(
+    CallName("backup verify"),
+    _BACKUP,
+    "verify",
+    backup.BackupVerifyRequest,
+    backup.BackupVerifyAnswer,
+)
+BACKUP_EXPORT: Final = Call(
+    CallName("backup export"), _BACKUP, "export", Empty, backup.BackupExportAnswer
+)
+
 _KEY: Final = "/v1/key"
 
 KEY_LIST: Final = Call(CallName("key list"), _KEY, "list", Empty, key.KeyListAnswer)
@@ -272,6 +307,12 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     KEEPER_REFRESH,
     KEEPER_RESHAPE,
     KEEPER_REHEARSE,
+    SLOT_LIST,
+    SLOT_ADD,
+    SLOT_CHANGE,
+    SLOT_REMOVE,
+    BACKUP_VERIFY,
+    BACKUP_EXPORT,
     KEY_LIST,
     KEY_HISTORY,
     KEY_VERIFY,

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from spike.wire.backup import BackupCopy, RetiredPassword
 from spike.wire.message import ConfidentialMessage, GoInt, GoTime, Message
 
 # What a sealed password is bound to (HPKE's `info`): it is nothing else.
@@ -125,13 +126,15 @@ class RestoreAnswer(Message, frozen=True, omit_defaults=True):
 
 
 class StatusSlot(Message, frozen=True):
-    """One backup slot. `last_verified_at` is null while nobody has opened it."""
+    """One backup slot. `last_verified_at` is null while nobody has opened it; from `due_at` on that is overdue."""
 
     name: str
     kind: str
     state: str
     created_at: GoTime
     last_verified_at: GoTime | None = None
+    due_at: GoTime | None = None
+    overdue: bool = False
 
 
 class StatusMeasure(Message, frozen=True):
@@ -234,6 +237,17 @@ class KeeperReshapeAnswer(Message, frozen=True):
     leaving: list[str]
 
 
+class StatusBackup(Message, frozen=True, omit_defaults=True):
+    """The copies of the key backup at the last look, and what still opens with a password that was changed.
+
+    `verified_at` is null before the first look since Nexus has started.
+    """
+
+    copies: list[BackupCopy] = msgspec.field(default_factory=list)
+    retired: list[RetiredPassword] = msgspec.field(default_factory=list)
+    verified_at: GoTime | None = None
+
+
 class StatusAnswer(Message, frozen=True, omit_defaults=True):
     """The state of Nexus; `stops` says why nothing is written. Who is not superuser gets `ready` alone.
 
@@ -261,4 +275,5 @@ class StatusAnswer(Message, frozen=True, omit_defaults=True):
     remarks: list[str] | None = None
     verification: StatusVerification | None = None
     rehearsal: Rehearsal | None = None
+    backup: StatusBackup | None = None
     anchor: bytes | None = None

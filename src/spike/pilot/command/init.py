@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,13 +9,11 @@ import msgspec
 
 from spike.client.nexus import NexusClient, PasswordFor
 from spike.error import InputError, RefusedError
-from spike.lifecycle import password as policy
-from spike.lifecycle.password import Accepted, TooWeak
 from spike.memory.process import harden
-from spike.pilot import output, prompt, source
+from spike.pilot import new_password, output, source
 from spike.pilot.output import Format
 from spike.pilot.session import Session
-from spike.pilot.source import FromDescriptor, FromFile, FromTerminal, Generated, Source, wiped
+from spike.pilot.source import wiped
 from spike.wire.own import InitAnswer
 from spike.wire.validate import check_slot_name
 
@@ -72,22 +67,13 @@ def init(
     chosen = source.choose(password_file, password_fd, password_stdin, generate)
     harden()
     session = Session.of_process()
-    with _ready(chosen), session.connect_for_dialogue() as nexus:
+    with new_password.ready(chosen), session.connect_for_dialogue() as nexus:
         _require_new(nexus)
         output.note(WARNING)
-        with wiped(_obtain(chosen, slot_name)) as password:
+        with wiped(new_password.obtain(chosen, slot_name)) as password:
             answer = nexus.init(PasswordFor(password, slot_name))
     session.keep_anchor(answer.anchor)
     _show(answer, output_format)
-
-
-@contextmanager
-def _ready(chosen: Source) -> Iterator[None]:
-    """See before anything else that a password can be had from where it shall come from."""
-    if isinstance(chosen, FromTerminal):
-        with prompt.terminal():
-            pass
-    yield
 
 
 def _require_new(nexus: NexusClient) -> None:
@@ -98,64 +84,6 @@ def _require_new(nexus: NexusClient) -> None:
             "this store has been initialized already; that happens once only",
             "if it is locked, restore it: spike restore",
         )
-
-
-def _obtain(chosen: Source, slot_name: str) -> bytearray:
-    match chosen:
-        case Generated():
-            return _generate()
-        case FromTerminal():
-            return _ask_twice(slot_name)
-        case FromFile() | FromDescriptor():
-            password = source.read(chosen)
-            return _judged(password, slot_name)
-
-
-def _generate() -> bytearray:
-    password = policy.generate()
-    try:
-        _show_once(password)
-    except BaseException:
-        prompt.wipe(password)
-        raise
-    return password
-
-
-def _show_once(password: bytearray) -> None:
-    # Before the key exists: were it shown after, a closed pipe would lose it for good.
-    sys.stdout.flush()
-    sys.stdout.buffer.write(password)
-    sys.stdout.buffer.write(b"\n")
-    sys.stdout.buffer.flush()
-    if sys.stdout.isatty() and not prompt.confirm("Have you written it down?"):
-        raise RefusedError("nothing was done: the password is not written down", "begin again")
-
-
-def _ask_twice(slot_name: str) -> bytearray:
-    with prompt.terminal() as terminal:
-        password = _judged(prompt.ask_hidden(terminal, "New password: "), slot_name)
-        try:
-            _ask_again(terminal, password)
-        except BaseException:
-            prompt.wipe(password)
-            raise
-    return password
-
-
-def _ask_again(terminal: int, password: bytearray) -> None:
-    with wiped(prompt.ask_hidden(terminal, "The same again: ")) as again:
-        if again != password:
-            raise InputError("the two passwords differ; nothing was done", "begin again")
-
-
-def _judged(password: bytearray, slot_name: str) -> bytearray:
-    """Return the password if the policy accepts it. Nexus judges again, whatever was found here."""
-    match policy.verdict(password, (slot_name,)):
-        case Accepted():
-            return password
-        case TooWeak(reason, next_step):
-            prompt.wipe(password)
-            raise InputError(f"the password is refused: {reason}", next_step)
 
 
 def _show(answer: InitAnswer, output_format: Format) -> None:

@@ -11,11 +11,11 @@ from spike.client.nexus import PasswordFor
 from spike.error import FormatError, SettingError
 from spike.lifecycle import backup
 from spike.memory.process import harden
-from spike.pilot import output, preview, prompt, source
+from spike.pilot import output, preview, source
 from spike.pilot.output import Format
 from spike.pilot.preview import Shown
 from spike.pilot.session import Session
-from spike.pilot.source import FromDescriptor, FromFile, Source, wiped
+from spike.pilot.source import FromDescriptor, wiped
 
 
 @click.command(
@@ -73,7 +73,10 @@ def restore(
     held_backup = None if backup_file is None else read_backup(backup_file)
     harden()
     session = Session.of_process()
-    with wiped(_obtain(chosen)) as entered, session.connect_for_dialogue() as nexus:
+    with (
+        wiped(source.obtain(chosen, "Password: ")) as entered,
+        session.connect_for_dialogue() as nexus,
+    ):
 
         def ask(anchor: bytes) -> Shown:
             answer = nexus.preview_restore(
@@ -84,15 +87,6 @@ def restore(
         back = preview.carry_out(session, nexus, ask, decided)
     data = {"restored": True, **msgspec.to_builtins(back)}
     output.show(data, output_format, ["The root key is back.", *preview.lines(back)])
-
-
-def _obtain(chosen: Source) -> bytearray:
-    match chosen:
-        case FromFile() | FromDescriptor():
-            return source.read(chosen)
-        case _:
-            with prompt.terminal() as terminal:
-                return prompt.ask_hidden(terminal, "Password: ")
 
 
 def read_backup(path: Path) -> bytes:

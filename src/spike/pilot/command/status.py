@@ -9,11 +9,12 @@ import msgspec
 
 from spike.error import NotReadyError, SettingError, SpikeError
 from spike.pilot import output
+from spike.pilot.backup_text import backup_lines
 from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
 from spike.pilot.recoverability import UNKNOWN, Finding, judge, tally_of
 from spike.pilot.session import Session
-from spike.wire.own import Rehearsal, StatusAnswer, StatusKeeper
+from spike.wire.own import Rehearsal, StatusAnswer, StatusKeeper, StatusSlot
 
 
 @click.command(
@@ -66,9 +67,9 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
     for remark in answer.remarks or ():
         yield f"  Remark: {remark}"
     yield from keeper_lines(answer)
-    for slot in answer.slots or ():
-        verified = slot.last_verified_at or "never"
-        yield f"  Slot {slot.name}: {slot.kind}, {slot.state}, last verified {verified}"
+    yield from (_slot(slot) for slot in answer.slots or ())
+    if answer.backup is not None:
+        yield from backup_lines(answer.backup)
     for place in answer.places or ():
         yield f"  Backup place {place.place}: {place.state}{_detail(place.detail)}"
     if answer.storage is not None:
@@ -83,6 +84,12 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
     for measure in answer.memory or ():
         applied = "in force" if measure.applied else "NOT IN FORCE"
         yield f"  Memory, {measure.name}: {applied}{_detail(measure.detail)}"
+
+
+def _slot(slot: StatusSlot) -> str:
+    verified = slot.last_verified_at or "never"
+    overdue = f", OVERDUE since {slot.due_at}" if slot.overdue else ""
+    return f"  Slot {slot.name}: {slot.kind}, {slot.state}, last verified {verified}{overdue}"
 
 
 def _verified(answer: StatusAnswer) -> str:
