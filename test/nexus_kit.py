@@ -45,6 +45,7 @@ from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.rehearsal import Rehearser
+from spike.nexus.report_call import ReportCalls
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.sealed import SealedStore
@@ -258,6 +259,7 @@ async def running(
                 service=service,
             ).handlers(),
             **BackupCalls(vault, slots, copies).handlers(),
+            **ReportCalls(vault).handlers(),
             **KeyViewCalls(vault, verifier, UsageBook(vault)).handlers(),
             **ScheduleCalls(vault, UsageBook(vault)).handlers(),
             **CipherOldestCalls(vault, UsageBook(vault)).handlers(),

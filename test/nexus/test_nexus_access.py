@@ -73,6 +73,8 @@ MAY = {
     "key verify": {SUPERUSER},
     "key status": {SUPERUSER},
     "key schedule get": {SUPERUSER},
+    "key note": {SUPERUSER},
+    "key report": {SUPERUSER},
     "key schedule set": {SUPERUSER},
     "key cipher-oldest": {SUPERUSER},
     "system-backup create": {SUPERUSER},

@@ -102,6 +102,8 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/key", "verify"): SUPERUSERS,
     ("/v1/key", "status"): SUPERUSERS,
     ("/v1/key", "schedule-get"): SUPERUSERS,
+    ("/v1/key", "note"): SUPERUSERS,
+    ("/v1/key", "report"): SUPERUSERS,
     ("/v1/key", "schedule-set"): SUPERUSERS,
     ("/v1/key", "cipher-oldest"): SUPERUSERS,
 }

@@ -25,6 +25,7 @@ from spike.wire import (
     operator,
     own,
     policy,
+    report,
     rotation,
     schedule,
     secret,
@@ -225,6 +226,8 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
         system_backup.SystemBackupReadRequest("s", 2),
     ),
     ("/v1/key", "schedule-get", "{}", Empty()),
+    ("/v1/key", "note", '{"id":"i","text":"t"}', report.KeyNoteRequest("i", "t")),
+    ("/v1/key", "report", '{"id":"i"}', report.KeyReportRequest("i")),
     (
         "/v1/key",
         "cipher-oldest",

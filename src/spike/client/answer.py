@@ -171,6 +171,8 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
         "the schedule cannot be kept to",
         "see spike key schedule set --help",
     ),
+    Reason.REMARK: ("this is no remark", "write 1 to 500 characters on one line"),
+    Reason.UNKNOWN_ROTATION: ("there is no such rotation", "see spike key history"),
     Reason.CIPHER_GENERATION: (
         "the cipher key has no such generation",
         "see spike key list",

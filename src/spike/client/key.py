@@ -16,6 +16,12 @@ from spike.wire.key import (
     Verification,
 )
 from spike.wire.message import Empty
+from spike.wire.report import (
+    KeyNoteAnswer,
+    KeyNoteRequest,
+    KeyReportAnswer,
+    KeyReportRequest,
+)
 from spike.wire.schedule import KeyScheduleSetRequest, ScheduleAnswer
 
 
@@ -41,6 +47,23 @@ class KeyCalls(Caller):
         request = KeyCipherOldestRequest(oldest, confirm)
         # Repeatable: the same again changes nothing.
         return self._read(calls.KEY_CIPHER_OLDEST, request, "key cipher-oldest")
+
+    def add_key_note(self, rotation_id: str, text: str) -> KeyNoteAnswer:
+        """Add a remark (1 to 500 characters, one line) to the history of a rotation.
+
+        Raises:
+            RefusalError: there is no such rotation, or this is no remark.
+        """
+        # Not repeatable: it would stand there twice.
+        return self._write(calls.KEY_NOTE, KeyNoteRequest(rotation_id, text), "key note")
+
+    def get_key_report(self, rotation_id: str = "") -> KeyReportAnswer:
+        """Return the report of a rotation, by default the one that began last.
+
+        Raises:
+            RefusalError: there is no such rotation.
+        """
+        return self._read(calls.KEY_REPORT, KeyReportRequest(rotation_id), "key report")
 
     def get_schedule(self) -> ScheduleAnswer:
         """Return the schedule, how far each key is, and the next rotation that begins by itself."""

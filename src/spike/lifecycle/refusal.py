@@ -37,6 +37,8 @@ class Reason(StrEnum):
     ROTATION = "rotation"
     PREFLIGHT = "preflight"
     SCHEDULE = "schedule"
+    REMARK = "remark"
+    UNKNOWN_ROTATION = "unknown_rotation"
     CIPHER_GENERATION = "cipher_generation"
     TOO_SOON = "too_soon"
     UNSUPPORTED = "unsupported"

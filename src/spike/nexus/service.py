@@ -29,6 +29,7 @@ from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place import Place
 from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.rehearsal import ProofLoop, Rehearser
+from spike.nexus.report_call import ReportCalls
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.secret_call import SECRET_HANDLERS
@@ -119,6 +120,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
                 service=service,
             ).handlers(),
             **BackupCalls(vault, slots, copies).handlers(),
+            **ReportCalls(vault).handlers(),
             **KeyViewCalls(vault, verifier, usage).handlers(),
             **ScheduleCalls(vault, usage).handlers(),
             **CipherOldestCalls(vault, usage).handlers(),

@@ -125,6 +125,8 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.SYSTEM_BACKUP_CREATE.name: ByRole(_SUPERUSER),
     call.SYSTEM_BACKUP_READ.name: ByRole(_SUPERUSER),
     call.KEY_CIPHER_OLDEST.name: ByRole(_SUPERUSER),
+    call.KEY_NOTE.name: ByRole(_SUPERUSER),
+    call.KEY_REPORT.name: ByRole(_SUPERUSER),
     call.KEY_SCHEDULE_GET.name: ByRole(_SUPERUSER),
     call.KEY_SCHEDULE_SET.name: ByRole(_SUPERUSER),
     call.SLOT_LIST.name: ByRoleOrPassword(_RECOVER, with_password=_SUPERUSER),

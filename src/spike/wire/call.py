@@ -17,6 +17,7 @@ from spike.wire import (
     operator,
     own,
     policy,
+    report,
     rotation,
     schedule,
     secret,
@@ -268,6 +269,12 @@ KEY_CIPHER_OLDEST: Final = Call(
     key.KeyCipherOldestRequest,
     key.KeyCipherOldestAnswer,
 )
+KEY_NOTE: Final = Call(
+    CallName("key note"), _KEY, "note", report.KeyNoteRequest, report.KeyNoteAnswer
+)
+KEY_REPORT: Final = Call(
+    CallName("key report"), _KEY, "report", report.KeyReportRequest, report.KeyReportAnswer
+)
 KEY_SCHEDULE_GET: Final = Call(
     CallName("key schedule get"), _KEY, "schedule-get", Empty, schedule.ScheduleAnswer
 )
@@ -320,6 +327,8 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     SYSTEM_BACKUP_CREATE,
     SYSTEM_BACKUP_READ,
     KEY_CIPHER_OLDEST,
+    KEY_NOTE,
+    KEY_REPORT,
     KEY_SCHEDULE_GET,
     KEY_SCHEDULE_SET,
 )

@@ -7,6 +7,7 @@ from typing import Final
 import click
 
 from spike.pilot.command.key_cipher_oldest import cipher_oldest
+from spike.pilot.command.key_report import note, report
 from spike.pilot.command.key_schedule import schedule
 from spike.pilot.command.key_verify import verify
 from spike.pilot.command.key_view import history, list_
@@ -18,6 +19,6 @@ def key() -> None:
 
 
 # One line makes a command part of `spike key`.
-_COMMANDS: Final = (list_, history, verify, schedule, cipher_oldest)
+_COMMANDS: Final = (list_, history, verify, schedule, cipher_oldest, report, note)
 for _command in _COMMANDS:
     key.add_command(_command)
