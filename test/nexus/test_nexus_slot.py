@@ -11,54 +11,14 @@ from typing import Any, Final, Literal
 import pytest
 
 from lost_kit import PASSWORD, SECRETS, put
-from nexus_kit import RECOVER, RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
+from nexus_kit import RECOVER, RESTORE, SUPERUSER, WORKLOAD, running
+from slot_kit import ALICE, OTHER, SLOT, ask, refused, shown
 from spike.lifecycle import keyring
 from spike.lifecycle.keyring import KeyPurpose
 from spike.lifecycle.state import State
 from spike.storage.protocol import Kind
 
-SLOT = "/v1/backup/slot"
-ALICE = b"wicker plume 41 glacier dune hatch"
 FORMS: Final[tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], ...]] = ("NFC", "NFD", "NFKC", "NFKD")
-OTHER = b"quartz ember 8 lantern moss fjord"
-
-
-async def shown(
-    nexus: RunningNexus, who: str, password: bytes, slot: str = "admin"
-) -> dict[str, str]:
-    """Return an existing slot's password as a request carries it."""
-    sealed = await nexus.seal(who, password)
-    return {
-        "existingSlot": slot,
-        "existingSession": sealed["session"],
-        "existingPassword": sealed["sealedPassword"],
-    }
-
-
-async def ask(
-    nexus: RunningNexus,
-    action: str,
-    slot: str,
-    new: bytes | None = None,
-    *,
-    who: str = RECOVER,
-    existing: tuple[str, bytes] | None = None,
-    **more: object,
-) -> Any:
-    asked: dict[str, object] = {"slot": slot, **more}
-    if existing is not None:
-        asked |= await shown(nexus, who, existing[1], existing[0])
-    if new is not None:
-        asked |= await nexus.seal(who, new)
-    return await nexus.call(who, f"{SLOT}?action={action}", asked)
-
-
-async def refused(nexus: RunningNexus, reason: str, *given: Any, **more: Any) -> str:
-    before = nexus.vault.opened.keyring_raw
-    status, told = await ask(nexus, *given, **more)
-    assert (status, told["err"]) == (400, f"refused_{reason}"), told
-    assert nexus.vault.opened.keyring_raw == before, "what is refused changes nothing"
-    return str(told["message"])
 
 
 class Held:
