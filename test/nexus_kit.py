@@ -55,6 +55,8 @@ from spike.nexus.shard_flow import ShardDesk
 from spike.nexus.slot_flow import SlotDesk
 from spike.nexus.system_backup_call import SystemBackupCalls
 from spike.nexus.system_backup_desk import SystemBackupDesk
+from spike.nexus.system_restore import SystemRestoreDesk
+from spike.nexus.system_restore_call import SystemRestoreCalls
 from spike.nexus.usage_book import UsageBook
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Verifier
@@ -101,6 +103,8 @@ class RunningNexus:
         self.rehearser = rehearser
         self.ca = ca
         self.verifier = verifier
+        self.arrivals: SystemRestoreDesk
+        self.restores: RestoreDesk
         self.keepers = keepers
         self.server = server
         self.vault = vault
@@ -244,6 +248,8 @@ async def running(
         backups = SystemBackupDesk(vault)
         stack.push_async_callback(backups.close)
         rehearser = Rehearser(keeper_desk)
+        arrivals = SystemRestoreDesk(vault, restores)
+        stack.callback(arrivals.forget)
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
@@ -266,6 +272,9 @@ async def running(
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
+            **SystemRestoreCalls(
+                keeper_desk, desk, restores, arrivals, MemoryWatch(vault)
+            ).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, roles, body_limit_bytes, service)
         extra: dict[str, Handle] = {}
@@ -287,6 +296,7 @@ async def running(
             loop = asyncio.create_task(KeeperLoop(keeper_desk).run())
             stack.push_async_callback(_cancelled, loop)
         started = RunningNexus(ca, server, vault, extra, keeper_desk, verifier, rehearser)
+        started.arrivals, started.restores = arrivals, restores
         stack.callback(started.close)
         yield started
 

@@ -79,6 +79,9 @@ MAY = {
     "key cipher-oldest": {SUPERUSER},
     "system-backup create": {SUPERUSER},
     "system-backup read": {SUPERUSER},
+    "system-backup receive": {RESTORE},
+    "operator restore by system backup": {RESTORE},
+    "operator restore undo": {RESTORE},
 }
 IDENTITIES = [
     SUPERUSER,

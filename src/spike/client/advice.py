@@ -47,6 +47,9 @@ _ROLES: Final = {
     calls.OPERATOR_RESTORE.name: (Role.RESTORE,),
     calls.OPERATOR_RESTORE_PASSWORD.name: (Role.RESTORE,),
     calls.OPERATOR_RESTORE_FILE.name: (Role.RESTORE,),
+    calls.OPERATOR_RESTORE_SYSTEM.name: (Role.RESTORE,),
+    calls.OPERATOR_RESTORE_UNDO.name: (Role.RESTORE,),
+    calls.SYSTEM_BACKUP_RECEIVE.name: (Role.RESTORE,),
     calls.OPERATOR_PASSWORD_BEGIN.name: (Role.SUPERUSER, Role.RESTORE),
     calls.BOOTSTRAP_VERIFY.name: (Role.BOOTSTRAP,),
 }

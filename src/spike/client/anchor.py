@@ -184,8 +184,29 @@ class AnchorStore:
             held = self.get(anchor.statement.store_id)
             if held is not None and is_behind(anchor.statement, held.statement):
                 return Behind(held)
-            self._write(self._path(anchor.statement.store_id), encode(anchor))
+            if held is not None and held.statement.lineage != anchor.statement.lineage:
+                # An undo of the restore that began the new lineage wants it again.
+                self._write(self._kept(held.statement.store_id, held.statement.lineage), held)
+            self._write(self._path(anchor.statement.store_id), anchor)
             return Kept()
+
+    def bring_back(self, store_id: str, lineage: str) -> bool:
+        """Go back to the anchor that was held of a lineage before another one began. Return whether there was one.
+
+        Raises:
+            FormatError, SettingError: as `keep`.
+        """
+        with self._locked():
+            kept, held = self._read(self._kept(store_id, lineage)), self.get(store_id)
+            if kept is None or (held is not None and held.statement.lineage == lineage):
+                return False
+            if held is not None:
+                self._write(self._kept(store_id, held.statement.lineage), held)
+            self._write(self._path(store_id), kept)
+            return True
+
+    def _kept(self, store_id: str, lineage: str) -> Path:
+        return self._directory / f"{store_id}.{lineage}.anchor-before"
 
     def _path(self, store_id: str) -> Path:
         return self._directory / f"{store_id}.anchor"
@@ -241,8 +262,9 @@ class AnchorStore:
                 f"make it yours alone: chmod 700 {self._directory}",
             )
 
-    def _write(self, path: Path, raw: bytes) -> None:
+    def _write(self, path: Path, anchor: SeenAnchor) -> None:
         """Replace a file whole: after a crash there is the old one or the new one."""
+        raw = encode(anchor)
         beside = path.with_suffix(".new")
         try:
             descriptor = os.open(

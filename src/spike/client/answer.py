@@ -185,6 +185,7 @@ _REFUSED: Final[dict[Reason, tuple[str, str]]] = {
         "a check failed; nothing was changed",
         "see each check and what to do: spike key rotate --dry-run",
     ),
+    Reason.NOTHING_ASIDE: ("nothing is set aside", "see spike status"),
     Reason.UNSUPPORTED: ("the storage engine cannot do this", "see docs/reference/storage.md"),
     Reason.TOO_SOON: ("after wrong passwords the next attempt has to wait", "wait a minute"),
 }

@@ -144,11 +144,19 @@ class RootKeyCalls(PasswordCaller):
         )
 
     def bring_shard(
-        self, shard: ShardOf, anchor: bytes, backup: bytes | None, *, accept_older: bool = False
+        self,
+        shard: ShardOf,
+        anchor: bytes,
+        backup: bytes | None,
+        *,
+        accept_older: bool = False,
+        manifest: bytes = b"",
+        set_aside: bool = False,
     ) -> ShardRestoreAnswer:
         """Bring one recovery shard; with the last one needed the answer is a preview.
 
-        The other arguments are those of `preview_restore`.
+        The other arguments are those of `preview_restore`; with `manifest`, `backup` is that of a system backup, and
+        `set_aside` lets what the store holds be kept aside for it.
 
         Raises:
             RefusalError: with the reason, such as a shard of an older set.
@@ -162,6 +170,8 @@ class RootKeyCalls(PasswordCaller):
                 backup=backup or b"",
                 accept_older_store=accept_older,
                 preview=True,
+                manifest=manifest,
+                set_aside=set_aside,
             )
         return self._call(
             calls.OPERATOR_RESTORE, request, "restore", KEY_TIMEOUT_S, repeatable=False

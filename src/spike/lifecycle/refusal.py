@@ -42,6 +42,7 @@ class Reason(StrEnum):
     CIPHER_GENERATION = "cipher_generation"
     TOO_SOON = "too_soon"
     UNSUPPORTED = "unsupported"
+    NOTHING_ASIDE = "nothing_aside"
 
 
 class RefusalError(RefusedError):

@@ -30,7 +30,7 @@ from spike.server.answer import ERROR_ANSWERS, answer_of
 from spike.server.query import action_untrusted
 from spike.server.request import Request
 from spike.server.response import BINARY_HEADERS, Response
-from spike.wire.call import CALLS, AnyCall, CallName, call_at
+from spike.wire.call import CALLS, SYSTEM_BACKUP_RECEIVE, AnyCall, CallName, call_at
 from spike.wire.cipher import RAW_CONTENT_TYPE
 from spike.wire.code import ErrorCode
 from spike.wire.go_json import decode_untrusted, encode
@@ -43,6 +43,8 @@ _REMEMBERED_PEERS: Final = 4096
 _OVERTAKEN_LIMIT: Final = 8
 # In base64, with room for the other fields.
 _BACKUP_BODY_BYTES: Final = (backup.LIMIT_BYTES + 2) // 3 * 4 + (16 << 10)
+_PART_BODY_BYTES: Final = 1 << 20
+"""A part of a system backup, in base64."""
 _RAW: Final = RAW_CONTENT_TYPE.encode("ascii")
 _NO_POLICIES: Final = CompiledPolicies(())
 
@@ -128,6 +130,8 @@ class Dispatcher:
         """Return the largest body of a call in bytes: whatever key backup there can be has to get in."""
         if "backup" in call.request.__struct_fields__:
             return max(self._body_limit_bytes, _BACKUP_BODY_BYTES)
+        if call.name == SYSTEM_BACKUP_RECEIVE.name:
+            return max(self._body_limit_bytes, _PART_BODY_BYTES)
         return self._body_limit_bytes
 
     async def _answer_in_its_form(

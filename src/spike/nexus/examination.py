@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from spike.error import FormatError, OpenError, StoreUnavailableError
+from spike.error import FormatError, NewerFormatError, OpenError, StoreUnavailableError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle import backup, staleness
+from spike.lifecycle import manifest as manifests
 from spike.lifecycle import restore as rules
 from spike.lifecycle.anchor import Anchor
 from spike.lifecycle.keyring import Keyring, Slot
+from spike.lifecycle.manifest import Manifest
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.restore import Candidate, ChosenSlot
 from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.staleness import Objection
+from spike.lifecycle.system_restore import require_moment
 from spike.lifecycle.witness import Witness
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.place import Place
@@ -42,6 +45,26 @@ _UNCONFIRMED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class SystemAsked:
+    """A whole store is to be brought back from a system backup with this manifest; `backup` is its key backup.
+
+    `set_aside`: what the store holds now may be kept aside for it.
+    """
+
+    manifest: bytes
+    set_aside: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SystemFound:
+    """The manifest of a system backup, authenticated, and what was asked for."""
+
+    manifest: Manifest
+    manifest_raw: bytes
+    set_aside: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """What every way back is asked with.
 
@@ -53,6 +76,7 @@ class Asked:
     anchors: tuple[bytes, ...]
     actor: str
     accept_older: bool = False
+    system: SystemAsked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +92,18 @@ class Tried:
 class Examined:
     """What can be brought back, opened and authenticated. Owns the ring.
 
-    `accepted` is what speaks against it and was accepted; `remarks` are for the person who decides.
+    `accepted` is what speaks against it and was accepted; `remarks` are for the person who decides. `policies` are
+    those of the store; with `system` there are none yet, for the records are still to come.
     """
 
     confirmed: Keyring
     ring: KeyRing
-    policies: PolicyBook
+    policies: PolicyBook | None
     tried: Tried
     actor: str
     accepted: tuple[Objection, ...]
     remarks: tuple[str, ...]
+    system: SystemFound | None = None
 
 
 async def no_witness() -> Sequence[Witness]:
@@ -113,10 +139,17 @@ async def examine(
         root.wipe()
         raise
     try:
-        policies = await examine_store(SealedStore(vault.store, ring))
-        objections += heard.against(confirmed, policies.access_generation)
+        system = None if asked.system is None else _authentic(asked.system, ring)
+        policies = None
+        if system is None:
+            policies = await examine_store(SealedStore(vault.store, ring))
+            reached = policies.access_generation
+        else:
+            reached = system.manifest.access_generation
+        objections += heard.against(confirmed, reached)
         objections += _by_keepers(confirmed, keepers)
-        objections += _by_fence(confirmed, (await vault.store.health()).fence)
+        if system is None or not system.set_aside:
+            objections += _by_fence(confirmed, (await vault.store.health()).fence)
         _require_accepted(confirmed, objections, asked)
     except BaseException:
         ring.wipe()
@@ -129,7 +162,24 @@ async def examine(
         actor=asked.actor,
         accepted=tuple(objections),
         remarks=heard.rejected if heard.valid else (*heard.rejected, _UNCONFIRMED),
+        system=system,
     )
+
+
+def _authentic(asked: SystemAsked, ring: KeyRing) -> SystemFound:
+    """Return the manifest, if the root key confirms it for this keyring.
+
+    Raises:
+        RefusalError: DAMAGED, NEWER_FORMAT or PLANTED.
+    """
+    try:
+        told = manifests.decode_untrusted(asked.manifest)
+    except NewerFormatError as error:
+        raise RefusalError(Reason.NEWER_FORMAT, error.message, error.next_step) from error
+    except FormatError as error:
+        raise RefusalError(Reason.DAMAGED, error.message, "restore from another copy") from error
+    found = require_moment(told.confirmed_by(ring.root, ring.document))
+    return SystemFound(found, told.raw, asked.set_aside)
 
 
 def open_ring(confirmed: Keyring, root: KeyMemory) -> KeyRing:

@@ -150,7 +150,7 @@ class KeyCalls:
             )
         finally:
             await session.close()
-        return _preview_answer(preview)
+        return preview_answer(preview)
 
     async def status(self, grant: Grant, _asked: Empty) -> StatusAnswer:
         """Tell how Nexus is: all of it to the superuser, readiness to everybody else."""
@@ -271,7 +271,8 @@ def preview_of(found: Examined) -> RestorePreview:
     )
 
 
-def _preview_answer(preview: Preview) -> RestoreAnswer:
+def preview_answer(preview: Preview) -> RestoreAnswer:
+    """Return the answer that shows a preview."""
     return RestoreAnswer(
         restored=False,
         preview=preview_of(preview.found),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from spike.error import StoreError
 from spike.nexus.place import Place
+from spike.nexus.place_lineage import require_own
 
 _log = logging.getLogger("spike.nexus.place")
 
@@ -70,6 +71,7 @@ async def _renewed(
     place: Place, store_id: str, backup_raw: bytes | None, anchor_raw: bytes
 ) -> PlaceState:
     try:
+        await require_own(place, store_id, anchor_raw)
         if backup_raw is not None:
             await place.reach.call(place.write_backup, store_id, backup_raw)
         await place.reach.call(place.write_anchor, store_id, anchor_raw)

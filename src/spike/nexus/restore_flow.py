@@ -12,7 +12,7 @@ import math
 import secrets
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from spike.error import StoreConflictError, StoreCorruptError
 from spike.lifecycle import restore as rules
@@ -36,8 +36,9 @@ from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordSession
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
+from spike.nexus.store_room import require_room
 from spike.nexus.vault import KEYRING_ID, Vault
-from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, RecordId
+from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, Record, RecordId
 
 PREVIEW_LIFE_S: Final = 120
 _REPLACED: Final = "replaced"
@@ -83,7 +84,7 @@ class RestoreDesk:
         async with self._vault.lock:
             self.require_locked()
             try:
-                stored = await self._vault.store.get(KEYRING_ID)
+                stored = await self.stored_for(given.asked)
                 raw = None if stored is None else stored.blob
                 candidate = rules.choose(raw, given.asked.backup)
                 chosen = rules.choose_slot(candidate.held, given.slot_name)
@@ -93,6 +94,17 @@ class RestoreDesk:
             except StoreCorruptError as error:
                 raise RefusalError(Reason.DAMAGED, error.message, error.next_step) from error
             return self.hold(found)
+
+    async def stored_for(self, asked: Asked) -> Record | None:
+        """Return the store's keyring, or None where a system backup is to come into its place.
+
+        Raises:
+            RefusalError: STORE_NOT_EMPTY or UNSUPPORTED, there is no room for that one.
+        """
+        if asked.system is None:
+            return await self._vault.store.get(KEYRING_ID)
+        await require_room(self._vault.store, set_aside=asked.system.set_aside)
+        return None
 
     async def examined(self, root: KeyMemory, tried: Tried, asked: Asked) -> Examined:
         """Check all that a restore with this root key depends on. Takes over `root`. Hold the vault's lock.
@@ -118,13 +130,24 @@ class RestoreDesk:
         async with self._vault.lock:
             self.require_locked()
             pending = self._pending
-            if pending is None or pending.token != token or pending.found.actor != actor:
-                raise RefusalError(
-                    Reason.EXPIRED, "this restore is no longer awaited", "run it again"
-                )
+            if not _is_awaited(pending, token, actor) or pending.found.system is not None:
+                raise _expired()
             self._pending = None
             self.forget()
             return await self.finish(pending.found)
+
+    def take(self, token: str, actor: str) -> Examined:
+        """Give the previewed restore of a system backup to who receives its file, who owns its ring from then on.
+
+        Raises:
+            RefusalError: EXPIRED.
+        """
+        pending = self._pending
+        if not _is_awaited(pending, token, actor) or pending.found.system is None:
+            raise _expired()
+        self._pending = None
+        self.forget()
+        return pending.found
 
     async def finish(self, found: Examined) -> Opened:
         """Commit what was found and open the vault. Takes its ring over. Hold the vault's lock.
@@ -239,7 +262,10 @@ class RestoreDesk:
         ring = found.ring.replaced(following)
         sealed = SealedStore(self._vault.store, ring)
         expected = MUST_NOT_EXIST if stored is None else stored.revision
-        raised = _raised_list(found, sealed)
+        assert (
+            found.policies is not None
+        )  # `complete` and `finish` are for stores that hold their records
+        raised = raised_list(found, found.policies, sealed)
         try:
             revision, raw = await self._vault.replace_keyring(
                 ring, expected, beside=(*_kept_aside(found), *raised)
@@ -254,12 +280,20 @@ class RestoreDesk:
         return await self._vault.open_with(ring, revision, raw, policies)
 
 
-def _raised_list(found: Examined, sealed: SealedStore) -> tuple[Change, ...]:
+def _is_awaited(pending: Preview | None, token: str, actor: str) -> TypeGuard[Preview]:
+    return pending is not None and pending.token == token and pending.found.actor == actor
+
+
+def _expired() -> RefusalError:
+    return RefusalError(Reason.EXPIRED, "this restore is no longer awaited", "run it again")
+
+
+def raised_list(found: Examined, policies: PolicyBook, sealed: SealedStore) -> tuple[Change, ...]:
     """Take the access list above every anchor that was accepted, so that these hold against it from now on."""
     seen = staleness.above(found.confirmed, found.accepted).access_generation
-    if seen <= found.policies.access_generation:
+    if seen <= policies.access_generation:
         return ()
-    return (found.policies.raised_above(seen, sealed),)
+    return (policies.raised_above(seen, sealed),)
 
 
 def _kept_aside(found: Examined) -> tuple[Change, ...]:

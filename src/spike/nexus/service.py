@@ -39,6 +39,8 @@ from spike.nexus.shard_flow import ShardDesk
 from spike.nexus.slot_flow import SlotDesk
 from spike.nexus.system_backup_call import SystemBackupCalls
 from spike.nexus.system_backup_desk import SystemBackupDesk
+from spike.nexus.system_restore import SystemRestoreDesk
+from spike.nexus.system_restore_call import SystemRestoreCalls
 from spike.nexus.usage_book import UsageBook
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Verifier
@@ -97,6 +99,8 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         stack.push_async_callback(verifier.close)
         backups = SystemBackupDesk(vault)
         stack.push_async_callback(backups.close)
+        arrivals = SystemRestoreDesk(vault, restores)
+        stack.callback(arrivals.forget)
         watch = MemoryWatch(vault)
         await stack.enter_async_context(_running(watch.run()))
         await stack.enter_async_context(_running(copies.run()))
@@ -127,6 +131,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
+            **SystemRestoreCalls(keepers, desk, restores, arrivals, watch).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes, service)
         server = Server(

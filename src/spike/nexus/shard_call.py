@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from spike.lifecycle.recovery_shard import SHARD_BYTES
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.memory.key_memory import KeyMemory
-from spike.nexus.examination import Asked
+from spike.nexus.examination import Asked, SystemAsked
 from spike.nexus.handler import Handler, OnKey
 from spike.nexus.key_call import preview_of
 from spike.nexus.shard_flow import Arrived, ShardDesk
@@ -67,6 +67,7 @@ class ShardCalls:
                     anchors=(asked.anchor,) if asked.anchor else (),
                     actor=str(grant.peer),
                     accept_older=asked.accept_older_store,
+                    system=SystemAsked(asked.manifest, asked.set_aside) if asked.manifest else None,
                 ),
                 preview_only=asked.preview,
             )

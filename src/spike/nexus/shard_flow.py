@@ -35,7 +35,7 @@ from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk, PasswordSession
 from spike.nexus.restore_flow import Preview, RestoreDesk
 from spike.nexus.ring_commit import commit
-from spike.nexus.vault import KEYRING_ID, Vault
+from spike.nexus.vault import Vault
 
 COLLECTION_LIFE_S: Final = 600
 _log = logging.getLogger("spike.nexus.shard")
@@ -195,7 +195,7 @@ class ShardDesk:
                 raise RefusalError(Reason.DAMAGED, error.message, error.next_step) from error
 
     async def _restore(self, arrived: Arrived, asked: Asked, preview_only: bool) -> Progress:
-        stored = await self._vault.store.get(KEYRING_ID)
+        stored = await self._restores.stored_for(asked)
         candidate = rules.choose(None if stored is None else stored.blob, asked.backup)
         tried = Tried(candidate, rules.choose_shard_slot(candidate.held), stored)
         _require_set(arrived, tried)
@@ -206,7 +206,7 @@ class ShardDesk:
         root = await self._open_slot(collection, tried, asked.actor)
         found = await self._restores.examined(root, tried, asked)
         collected = collection.collected
-        if preview_only:
+        if preview_only or asked.system is not None:
             return Progress(collected, 0, preview=self._restores.hold(found))
         return Progress(collected, 0, opened=await self._restores.finish(found))
 

@@ -408,6 +408,7 @@ class Vault:
 
     async def close(self) -> None:
         """Wipe every key. The store is closed by who opened it."""
-        opened, self._opened = self._opened, None
+        opened, self._opened, self._uncertain = self._opened, None, None
+        self._stops.clear()
         if opened is not None:
             opened.ring.wipe()

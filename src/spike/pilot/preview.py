@@ -25,6 +25,7 @@ class Decision:
     yes: bool
     accept_older: bool
     phrase: str | None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,15 @@ class Shown:
 
 Ask = Callable[[bytes], Shown]
 """Asks Nexus for the preview, with the anchor that Pilot saw, or none."""
+Complete = Callable[[str], bytes | None]
+"""Carries out what the token of a preview stands for; returns the anchor of what is back."""
 
 
 def option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that decide; the command gets `yes`, `accept_older` and `phrase`."""
+    """Add the options that decide; the command gets `yes`, `accept_older`, `phrase` and `dry_run`."""
+    command = click.option(
+        "--dry-run", is_flag=True, help="Open and check everything, show it, and change nothing."
+    )(command)
     command = click.option(
         "--phrase",
         metavar="TEXT",
@@ -56,7 +62,9 @@ def option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-y", "--yes", is_flag=True, help="Do not ask before going on.")(command)
 
 
-def decision(*, yes: bool, accept_older: bool, phrase: str | None) -> Decision:
+def decision(
+    *, yes: bool, accept_older: bool, phrase: str | None, dry_run: bool = False
+) -> Decision:
     """Return what was decided on the command line.
 
     Raises:
@@ -64,7 +72,7 @@ def decision(*, yes: bool, accept_older: bool, phrase: str | None) -> Decision:
     """
     if phrase is not None and not accept_older:
         raise click.UsageError("--phrase goes with --accept-older-store.")
-    return Decision(yes, accept_older, phrase)
+    return Decision(yes, accept_older, phrase, dry_run)
 
 
 def phrase_for(store_id: str) -> str:
@@ -72,8 +80,24 @@ def phrase_for(store_id: str) -> str:
     return f"accept older store {store_id[:8]}"
 
 
-def carry_out(session: Session, nexus: NexusClient, ask: Ask, decided: Decision) -> RestorePreview:
-    """Show what would be brought back, ask what has to be asked, bring it back and return it.
+def by_confirming(nexus: NexusClient) -> Complete:
+    """Return how a restore of the root key alone is carried out."""
+
+    def complete(confirm: str) -> bytes | None:
+        done = nexus.confirm_restore(confirm)
+        if not done.restored:
+            raise AnswerError(
+                "restore failed: the server did not complete it", "look at the server's log"
+            )
+        return done.anchor
+
+    return complete
+
+
+def carry_out(
+    session: Session, ask: Ask, complete: Complete, decided: Decision
+) -> RestorePreview | None:
+    """Show what would be brought back, ask what has to be asked, bring it back and return it; None on a dry run.
 
     Raises:
         RefusedError: the store is an old copy, or the person does not want it. Nothing was changed.
@@ -94,16 +118,13 @@ def carry_out(session: Session, nexus: NexusClient, ask: Ask, decided: Decision)
         )
     output.note("\n".join(_description(preview, known, seen, own, shown.remarks)))
     against = [*preview.objections, *([own] if own else [])]
+    if decided.dry_run:
+        return None
     if against:
         _accept(preview, against, decided)
     elif not decided.yes and not prompt.confirm("Bring this root key back?"):
         raise RefusedError("nothing was restored: not confirmed", "answer y, or give --yes")
-    done = nexus.confirm_restore(shown.confirm)
-    if not done.restored:
-        raise AnswerError(
-            "restore failed: the server did not complete it", "look at the server's log"
-        )
-    session.keep_anchor(done.anchor)
+    session.keep_anchor(complete(shown.confirm))
     return preview
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spike.error import SpikeError
 from spike.pilot import output
@@ -16,6 +17,9 @@ from spike.pilot import output
 if TYPE_CHECKING:
     from spike.client.anchor import AnchorStore, SeenAnchor
     from spike.client.nexus import NexusClient
+
+
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,16 @@ class Session:
                 output.note(behind_text(seen, held))
             case Kept():
                 pass
+
+    def bring_anchor_back(self, store_id: str | None, lineage: str | None) -> None:
+        """Go back to the anchor of the lineage that is in force again after an undo; warn if that cannot be."""
+        # They become the name of a file.
+        if not _ID.fullmatch(store_id or "") or not _ID.fullmatch(lineage or ""):
+            return
+        try:
+            self.anchors.bring_back(store_id or "", lineage or "")
+        except SpikeError as error:
+            output.note(f"Warning: the anchor seen before was not put back: {error.message}.")
 
     def renew_anchor(self, nexus: NexusClient) -> None:
         """Ask for the present anchor after a change that moved it, and remember it."""

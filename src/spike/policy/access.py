@@ -136,6 +136,9 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.SLOT_REMOVE.name: ByRoleOrPassword(_RECOVER, with_password=_SUPERUSER),
     call.BACKUP_VERIFY.name: ByRole(_SUPERUSER),
     call.BACKUP_EXPORT.name: ByRole(_SUPERUSER),
+    call.SYSTEM_BACKUP_RECEIVE.name: ByRole(_RESTORE),
+    call.OPERATOR_RESTORE_SYSTEM.name: ByRole(_RESTORE),
+    call.OPERATOR_RESTORE_UNDO.name: ByRole(_RESTORE),
     call.OPERATOR_STATUS.name: ForAnyone(all_of_it=_SUPERUSER),
 }
 

@@ -286,6 +286,31 @@ KEY_SCHEDULE_SET: Final = Call(
     schedule.ScheduleAnswer,
 )
 
+SYSTEM_BACKUP_RECEIVE: Final = Call(
+    CallName("system-backup receive"),
+    _SYSTEM_BACKUP,
+    "receive",
+    system_backup.SystemBackupReceiveRequest,
+    system_backup.SystemBackupReceiveAnswer,
+    needs_root_key=False,
+)
+OPERATOR_RESTORE_SYSTEM: Final = Call(
+    CallName("operator restore by system backup"),
+    "/v1/operator/restore",
+    "system-backup",
+    system_backup.SystemRestoreRequest,
+    own.RestoreAnswer,
+    needs_root_key=False,
+)
+OPERATOR_RESTORE_UNDO: Final = Call(
+    CallName("operator restore undo"),
+    "/v1/operator/restore",
+    "undo",
+    Empty,
+    system_backup.RestoreUndoAnswer,
+    needs_root_key=False,
+)
+
 AnyCall = Call[Any, Any]
 
 CALLS: Final[tuple[AnyCall, ...]] = (
@@ -331,6 +356,9 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     KEY_REPORT,
     KEY_SCHEDULE_GET,
     KEY_SCHEDULE_SET,
+    SYSTEM_BACKUP_RECEIVE,
+    OPERATOR_RESTORE_SYSTEM,
+    OPERATOR_RESTORE_UNDO,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}

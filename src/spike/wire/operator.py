@@ -28,7 +28,8 @@ class ShardRestoreRequest(ConfidentialMessage, frozen=True):
 
     Go sends `id` and `shard` alone. `set_id` is the set the shard's text names; `anchor`, `backup` and
     `accept_older_store` are those of a restore by password. With `preview` the last shard restores nothing yet:
-    the answer shows what would come back, and its `confirm` goes to a restore by password.
+    the answer shows what would come back, and its `confirm` goes to a restore by password. With `manifest`, `backup` is
+    the key backup in a system backup, and `confirm` goes to the call that receives its file.
     """
 
     id: GoInt = 0
@@ -38,6 +39,8 @@ class ShardRestoreRequest(ConfidentialMessage, frozen=True):
     backup: bytes = b""
     accept_older_store: bool = False
     preview: bool = False
+    manifest: bytes = b""
+    set_aside: bool = False
 
 
 class ShardRestoreAnswer(Message, frozen=True, omit_defaults=True):

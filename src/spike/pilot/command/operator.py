@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import click
-import msgspec
 
 from spike.client.nexus import NexusClient, ShardOf
 from spike.error import AnswerError, FormatError, RefusedError, UnreachableError
@@ -16,12 +16,13 @@ from spike.lifecycle.recovery_shard import SHARD_BYTES
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.memory.key_memory import KeyMemory
 from spike.memory.process import harden
-from spike.pilot import output, preview, prompt, shard_file
-from spike.pilot.command.restore import read_backup
+from spike.pilot import output, preview, prompt, shard_file, system_restore
+from spike.pilot.command.restore import read_backup, show_result
 from spike.pilot.output import Format
 from spike.pilot.preview import Shown
 from spike.pilot.session import Session
 from spike.pilot.source import wiped
+from spike.pilot.system_restore import Arrival
 from spike.wire.operator import RecoverAnswer, ShardRestoreAnswer
 
 _KEEPING = """\
@@ -154,15 +155,19 @@ Examples:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Restore from this key backup; without it from the store's own copy.",
 )
+@system_restore.option
 @preview.option
 @output.option
 def restore(
     *,
     files: tuple[Path, ...],
     backup_file: Path | None,
+    from_file: Path | None,
+    set_aside: bool,
     yes: bool,
     accept_older: bool,
     phrase: str | None,
+    dry_run: bool,
     output_format: Format,
 ) -> None:
     """Bring the root key back with recovery shards.
@@ -172,26 +177,34 @@ def restore(
     named at once, and spoils nothing. Nexus keeps what it was given for ten minutes, so people can
     bring their shards from different places.
     """
-    decided = preview.decision(yes=yes, accept_older=accept_older, phrase=phrase)
+    decided = preview.decision(
+        yes=yes or dry_run, accept_older=accept_older, phrase=phrase, dry_run=dry_run
+    )
     typed = not files and os.isatty(0)
-    if not files and not typed and not yes:
+    if not files and not typed and not decided.yes:
         raise click.UsageError("Shards on standard input leave nothing to ask on: give --yes too.")
+    arrival = system_restore.chosen(from_file, backup_file, set_aside=set_aside)
     held_backup = None if backup_file is None else read_backup(backup_file)
     harden()
     session = Session.of_process()
     seen = session.anchors.latest(session.server)
     with session.connect_for_dialogue() as nexus:
         collected = _Collected(
-            nexus, seen.raw if seen else b"", held_backup, accept_older=accept_older
+            nexus,
+            seen.raw if seen else b"",
+            _Given(held_backup, arrival),
+            accept_older=accept_older,
         )
         try:
             if not any(collected.is_enough(name, text) for name, text in _texts(files, typed)):
                 raise collected.too_few()
-            back = preview.carry_out(session, nexus, collected.again, decided)
+            complete = (
+                preview.by_confirming(nexus) if arrival is None else arrival.by_sending(nexus)
+            )
+            back = preview.carry_out(session, collected.again, complete, decided)
         finally:
             collected.forget()
-    data = {"restored": True, **msgspec.to_builtins(back)}
-    output.show(data, output_format, ["The root key is back.", *preview.lines(back)])
+    show_result(back, arrival, output_format)
 
 
 def _texts(files: tuple[Path, ...], typed: bool) -> Iterator[tuple[str, bytearray]]:
@@ -216,15 +229,22 @@ def _typed() -> Iterator[tuple[str, bytearray]]:
                 yield "this shard", text
 
 
+class _Given(NamedTuple):
+    """What is restored from: a key backup, a system backup, or with neither the store's own copy."""
+
+    backup: bytes | None
+    arrival: Arrival | None
+
+
 class _Collected:
     """What Nexus was given so far. `seen` is the anchor Pilot saw last at this address, or empty."""
 
     def __init__(
-        self, nexus: NexusClient, seen: bytes, backup: bytes | None, *, accept_older: bool
+        self, nexus: NexusClient, seen: bytes, given: _Given, *, accept_older: bool
     ) -> None:
         self._nexus = nexus
         self._seen = seen
-        self._backup = backup
+        self._given = given
         self._accept_older = accept_older
         self._last: ShardOf | None = None
         self._told: ShardRestoreAnswer | None = None
@@ -275,4 +295,17 @@ class _Collected:
             self._last.value.wipe()
 
     def _bring(self, shard: ShardOf, anchor: bytes) -> ShardRestoreAnswer:
-        return self._nexus.bring_shard(shard, anchor, self._backup, accept_older=self._accept_older)
+        arrival = self._given.arrival
+        if arrival is None:
+            return self._nexus.bring_shard(
+                shard, anchor, self._given.backup, accept_older=self._accept_older
+            )
+        parts = arrival.parts
+        return self._nexus.bring_shard(
+            shard,
+            anchor,
+            parts.backup,
+            accept_older=self._accept_older,
+            manifest=parts.manifest,
+            set_aside=parts.set_aside,
+        )
