@@ -30,6 +30,7 @@ from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.cipher_oldest_call import CipherOldestCalls
 from spike.nexus.dispatch import Dispatcher
 from spike.nexus.examination import Witnesses
+from spike.nexus.factory_reset import ResetDesk
 from spike.nexus.keeper_call import KeeperCalls
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
@@ -46,6 +47,7 @@ from spike.nexus.policy_book import PolicyBook
 from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.rehearsal import Rehearser
 from spike.nexus.report_call import ReportCalls
+from spike.nexus.reset_call import ResetCalls
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.sealed import SealedStore
@@ -272,6 +274,7 @@ async def running(
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
+            **ResetCalls(vault, ResetDesk(keeper_desk)).handlers(),
             **SystemRestoreCalls(
                 keeper_desk, desk, restores, arrivals, MemoryWatch(vault)
             ).handlers(),

@@ -82,6 +82,7 @@ MAY = {
     "system-backup receive": {RESTORE},
     "operator restore by system backup": {RESTORE},
     "operator restore undo": {RESTORE},
+    "operator factory-reset": {SUPERUSER},
 }
 IDENTITIES = [
     SUPERUSER,

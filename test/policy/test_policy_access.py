@@ -85,6 +85,7 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/system-backup", "receive"): {"restore"},
     ("/v1/operator/restore", "system-backup"): {"restore"},
     ("/v1/operator/restore", "undo"): {"restore"},
+    ("/v1/operator/factory-reset", ""): SUPERUSERS,
     ("/v1/operator/recover", ""): {"recover"},
     ("/v1/operator/restore", ""): {"restore"},
     ("/v1/operator/restore", "password"): {"restore"},

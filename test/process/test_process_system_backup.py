@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import yaml
 
 from process_kit import BIN, PASSWORD, RESTORE, Installation
 from spike.client.system_backup import PART_BYTES
-from spike.error import FormatError, SettingError
+from spike.error import FormatError, NotFoundError, SettingError
 from spike.pilot import system_backup_file
+from spike.pilot.reset_record import NAME
 
 SECRETS = 40
 
@@ -118,6 +120,7 @@ def test_a_killed_create_leaves_no_file_of_the_name_and_the_next_one_makes_it(
 import os, signal
 from pathlib import Path
 from spike.pilot import system_backup_file
+from spike.pilot.reset_record import NAME
 def pieces():
     for number, piece in enumerate(system_backup_file.pieces_of(Path({str(backup)!r}), 1 << 16)):
         yield piece
@@ -143,3 +146,36 @@ def test_what_came_damaged_takes_no_name(backup: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="a frame differs from its digest"):
         system_backup_file.create(file, [bytes(raw)], lambda _: None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reset_store_is_empty_and_its_keepers_have_forgotten_it(tmp_path: Path) -> None:
+    file = tmp_path / "last.system-backup"
+    with Installation(tmp_path, keepers=3) as spike:
+        spike.init()
+        spike.wait_for_keepers()
+        spike.client.put_secret("a", {"k": "v"})
+        shown = spike.spike("factory-reset", "--dry-run", "--format", "json")
+        assert shown.returncode == 0, shown.stderr.decode()
+        told = json.loads(shown.stdout)
+        assert [each["state"] for each in told["keepers"]] == ["holding"] * 3
+        wrong = spike.spike("factory-reset", "--no-backup", "--phrase", "erase it")
+        assert wrong.returncode == 1
+        assert spike.client.get_secret("a") == {"k": "v"}
+        shown = spike.spike("factory-reset", "--dry-run", "--format", "json")
+        phrase = json.loads(shown.stdout)["phrase"]
+        spike.lose_keeper(3)
+        done = spike.spike("factory-reset", "--backup", str(file), "--phrase", phrase)
+        assert done.returncode == 0, done.stderr.decode()
+        assert b"Keeper 1: erased" in done.stdout
+        assert b"Keeper 3: unreachable" in done.stdout
+        assert spike.client.get_status().state == "uninitialized"
+        lines = [json.loads(line) for line in (tmp_path / "pilot" / NAME).read_bytes().splitlines()]
+        assert [line["step"] for line in lines] == ["begun", "refused", "begun", "ended"]
+        assert lines[-1]["store_id"] == told["storeId"]
+        assert lines[-1]["backup"] == str(file)
+        spike.start_keeper(3)
+        spike.init()
+        spike.wait_for_keepers()
+        with pytest.raises(NotFoundError):
+            spike.client.get_secret("a")
+    assert spike.spike("system-backup", "inspect", str(file)).returncode == 0

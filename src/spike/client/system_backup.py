@@ -11,6 +11,7 @@ from spike.client.password import PasswordCaller, PasswordFor
 from spike.wire import call as calls
 from spike.wire.message import Empty
 from spike.wire.own import RestoreAnswer
+from spike.wire.reset import FactoryResetAnswer, FactoryResetRequest
 from spike.wire.system_backup import (
     RestoreUndoAnswer,
     SystemBackupCreateAnswer,
@@ -121,4 +122,28 @@ class SystemBackupCalls(PasswordCaller):
         """
         return self._call(
             calls.OPERATOR_RESTORE_UNDO, Empty(), "undo", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def ask_factory_reset(self, store_id: str = "") -> FactoryResetAnswer:
+        """Return what a factory reset would lose, and the phrase for it. Changes nothing.
+
+        `store_id` names a store whose records are gone already.
+
+        Raises:
+            RefusalError: with the reason, such as that there is nothing to reset.
+        """
+        request = FactoryResetRequest("", store_id)
+        return self._call(
+            calls.OPERATOR_FACTORY_RESET, request, "factory reset", KEY_TIMEOUT_S, repeatable=False
+        )
+
+    def factory_reset(self, phrase: str, store_id: str = "") -> FactoryResetAnswer:
+        """Erase the store, with the phrase that `ask_factory_reset` gave.
+
+        Raises:
+            RefusalError: EXPIRED, it is another phrase. Nothing was changed.
+        """
+        request = FactoryResetRequest(phrase, store_id)
+        return self._call(
+            calls.OPERATOR_FACTORY_RESET, request, "factory reset", KEY_TIMEOUT_S, repeatable=False
         )

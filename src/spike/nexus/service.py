@@ -17,6 +17,7 @@ from spike.nexus.birth_flow import bear_volatile
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.cipher_oldest_call import CipherOldestCalls
 from spike.nexus.dispatch import Dispatcher
+from spike.nexus.factory_reset import ResetDesk
 from spike.nexus.keeper_call import KeeperCalls
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
@@ -30,6 +31,7 @@ from spike.nexus.place import Place
 from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.rehearsal import ProofLoop, Rehearser
 from spike.nexus.report_call import ReportCalls
+from spike.nexus.reset_call import ResetCalls
 from spike.nexus.restore_flow import RestoreDesk
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.secret_call import SECRET_HANDLERS
@@ -131,6 +133,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
+            **ResetCalls(vault, ResetDesk(keepers)).handlers(),
             **SystemRestoreCalls(keepers, desk, restores, arrivals, watch).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes, service)

@@ -31,6 +31,9 @@ COMMANDS: Final = {
         "spike.pilot.command.backup:backup", "Look after the root key's backup and its passwords."
     ),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
+    "factory-reset": Entry(
+        "spike.pilot.command.factory_reset:factory_reset", "Erase the whole store."
+    ),
     "operator": Entry(
         "spike.pilot.command.operator:operator", "Hand out and bring recovery shards."
     ),

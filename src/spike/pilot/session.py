@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spike.error import SpikeError
@@ -59,6 +60,13 @@ class Session:
         from spike.client.setting import ClientSetting
 
         return str(ClientSetting.from_environment(self.environment).address)
+
+    @property
+    def state_directory(self) -> Path:
+        """Where Pilot keeps what it saw and did."""
+        from spike.client.anchor import directory_of
+
+        return directory_of(self.environment)
 
     @property
     def anchors(self) -> AnchorStore:

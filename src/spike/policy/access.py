@@ -139,6 +139,7 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.SYSTEM_BACKUP_RECEIVE.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_SYSTEM.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_UNDO.name: ByRole(_RESTORE),
+    call.OPERATOR_FACTORY_RESET.name: ByRole(_SUPERUSER),
     call.OPERATOR_STATUS.name: ForAnyone(all_of_it=_SUPERUSER),
 }
 

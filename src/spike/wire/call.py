@@ -18,6 +18,7 @@ from spike.wire import (
     own,
     policy,
     report,
+    reset,
     rotation,
     schedule,
     secret,
@@ -311,6 +312,15 @@ OPERATOR_RESTORE_UNDO: Final = Call(
     needs_root_key=False,
 )
 
+OPERATOR_FACTORY_RESET: Final = Call(
+    CallName("operator factory-reset"),
+    "/v1/operator/factory-reset",
+    "",
+    reset.FactoryResetRequest,
+    reset.FactoryResetAnswer,
+    needs_root_key=False,
+)
+
 AnyCall = Call[Any, Any]
 
 CALLS: Final[tuple[AnyCall, ...]] = (
@@ -359,6 +369,7 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     SYSTEM_BACKUP_RECEIVE,
     OPERATOR_RESTORE_SYSTEM,
     OPERATOR_RESTORE_UNDO,
+    OPERATOR_FACTORY_RESET,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}
