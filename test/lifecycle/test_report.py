@@ -195,12 +195,18 @@ def test_an_emergency_says_what_had_leaked() -> None:
 
 def test_copies_that_left_before_its_end_are_listed_and_later_ones_not() -> None:
     events = history(*WHOLE)
-    before = Event(1, "2026-11-01T00:00:00Z", "system-backup", ADMIN, {"epoch": "4"})
-    after = Event(99, "2026-12-01T00:00:00Z", "system-backup", ADMIN, {"epoch": "6"})
+    before = Event(
+        1,
+        "2026-11-01T00:00:00Z",
+        "system-backup-created",
+        ADMIN,
+        {"place": "host:/mnt/b", "root": "1"},
+    )
+    after = Event(99, "2026-12-01T00:00:00Z", "key-backup-exported", ADMIN, {"epoch": "6"})
     report = made([before, *events, after])
     assert [copy.at for copy in report.copies] == ["2026-11-01T00:00:00Z"]
     text = markdown(report, SOURCE)
-    assert "| 2026-11-01T00:00:00Z |" in text
+    assert f"| 2026-11-01T00:00:00Z | system-backup-created | host:/mnt/b | 1 | {ADMIN} |" in text
     for each in rules.NEVER_ERASED:
         assert f"* {each}" in text
 

@@ -218,7 +218,12 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ("/v1/key", "history", '{"limit":5}', key.KeyHistoryRequest(5)),
     ("/v1/key", "verify", '{"stop":true}', key.KeyVerifyRequest(True)),
     ("/v1/key", "status", '{"findingsAfter":7}', key.KeyStatusRequest(7)),
-    ("/v1/system-backup", "create", "{}", Empty()),
+    (
+        "/v1/system-backup",
+        "create",
+        '{"place":"p"}',
+        system_backup.SystemBackupCreateRequest("p"),
+    ),
     (
         "/v1/system-backup",
         "read",

@@ -9,6 +9,7 @@ from spike.client.password import PasswordCaller, PasswordFor
 from spike.wire import call as calls
 from spike.wire.backup import (
     BackupExportAnswer,
+    BackupExportRequest,
     BackupVerifyAnswer,
     BackupVerifyRequest,
     SlotAnswer,
@@ -80,9 +81,9 @@ class BackupCalls(PasswordCaller):
             calls.BACKUP_VERIFY, request, "backup verify", KEY_TIMEOUT_S, repeatable=False
         )
 
-    def export_backup(self) -> BackupExportAnswer:
-        """Return a key backup of the present keyring."""
-        return self._read(calls.BACKUP_EXPORT, Empty(), "backup export")
+    def export_backup(self, place: str = "") -> BackupExportAnswer:
+        """Return a key backup of the present keyring; `place` tells the history where it will lie."""
+        return self._read(calls.BACKUP_EXPORT, BackupExportRequest(place), "backup export")
 
     def _password_request(self, new: PasswordFor, change: SlotChange) -> SlotPasswordRequest:
         existing_session, existing = self._seal_existing(change)

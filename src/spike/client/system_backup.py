@@ -15,6 +15,7 @@ from spike.wire.reset import FactoryResetAnswer, FactoryResetRequest
 from spike.wire.system_backup import (
     RestoreUndoAnswer,
     SystemBackupCreateAnswer,
+    SystemBackupCreateRequest,
     SystemBackupReadRequest,
     SystemBackupReceiveAnswer,
     SystemBackupReceiveRequest,
@@ -37,14 +38,20 @@ class SystemBackupParts:
 class SystemBackupCalls(PasswordCaller):
     """The part of `spike.client.nexus.NexusClient` that is about system backups."""
 
-    def begin_system_backup(self) -> SystemBackupCreateAnswer:
+    def begin_system_backup(self, place: str = "") -> SystemBackupCreateAnswer:
         """Fix the moment of a system backup, for the superuser role. Read it at once: it does not wait for long.
+
+        `place` tells the history where it will lie.
 
         Raises:
             RefusalError: BUSY, another one is being made.
         """
         return self._call(
-            calls.SYSTEM_BACKUP_CREATE, Empty(), "system backup", KEY_TIMEOUT_S, repeatable=False
+            calls.SYSTEM_BACKUP_CREATE,
+            SystemBackupCreateRequest(place),
+            "system backup",
+            KEY_TIMEOUT_S,
+            repeatable=False,
         )
 
     def read_system_backup(self, session: str) -> Iterator[bytes]:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from spike.lifecycle.due import moment_of
+from spike.lifecycle.export import Copy
 from spike.lifecycle.keyring import Event
 
 PREFIX: Final = "rotation-"
 STARTED: Final = "rotation-started"
 NOTE: Final = "rotation-note"
-SYSTEM_BACKUP: Final = "system-backup"
-"""An event that tells of a copy of the whole store that left SPIKE."""
+COPIES: Final = frozenset(copy.value for copy in Copy)
+"""Events that tell of a copy that left SPIKE."""
 _KEYS: Final = ("root", "record", "cipher")
 _COUNTS: Final = ("re_encrypted", "already_current", "skipped", "vanished", "failed")
 _ID: Final = "id"
@@ -256,11 +257,11 @@ def _between(name: str, since: Event | None, until: Event | None) -> Iterable[tu
 
 
 def _copies(events: Sequence[Event], end: Event | None) -> Iterable[Step]:
-    """Give the copies of the store that left SPIKE, as far as it knows, before the rotation had ended."""
+    """Give the copies that left SPIKE before the rotation had ended, as far as it knows."""
     for event in events:
         if end is not None and event.sequence > end.sequence:
             return
-        if event.kind == SYSTEM_BACKUP:
+        if event.kind in COPIES:
             yield _step(event)
 
 

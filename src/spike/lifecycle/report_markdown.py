@@ -140,15 +140,17 @@ def _count(title: str, count: Count | None) -> Iterator[str]:
 
 def _copies(copies: tuple[Step, ...]) -> Iterator[str]:
     if not copies:
-        yield "SPIKE knows of no system backup that was made before the end of this rotation."
+        yield "SPIKE knows of no backup that was exported before the end of this rotation."
         return
-    yield "System backups that were made before the end of this rotation, and may still be somewhere:"
+    yield "Backups that were exported before the end of this rotation, and may still be somewhere:"
     yield ""
-    rows = (
-        (each.at, plain(each.actor), plain("; ".join(f"{n}: {v}" for n, v in each.detail)))
-        for each in copies
-    )
-    yield from _table(("When", "By", "Detail"), rows)
+    rows = ((each.at, plain(each.what), *_whereabouts(each), plain(each.actor)) for each in copies)
+    yield from _table(("When", "What", "Place", "Root key", "By"), rows)
+
+
+def _whereabouts(copy: Step) -> tuple[str, str]:
+    detail = dict(copy.detail)
+    return plain(detail.get("place", "")) or "not told", plain(detail.get("root", "")) or "not told"
 
 
 def _history(source: Source) -> Iterator[str]:

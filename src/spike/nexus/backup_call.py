@@ -8,12 +8,14 @@ from dataclasses import replace
 from spike.error import NotReadyError
 from spike.lifecycle import backup
 from spike.lifecycle.backup_check import CopyFinding, CopyState
+from spike.lifecycle.export import Copy, check_place
 from spike.lifecycle.keyring import Slot
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import confirms_root
 from spike.lifecycle.slot_due import due_at, is_overdue
 from spike.lifecycle.slot_retired import still_opening
 from spike.nexus.backup_watch import BackupReport, BackupWatch, CopyReport
+from spike.nexus.export_note import note_export
 from spike.nexus.handler import Handler, OnKey, Reading
 from spike.nexus.opened import Opened, Stop
 from spike.nexus.slot_flow import Shown, SlotDesk, SlotDone, SlotWish
@@ -24,6 +26,7 @@ from spike.wire import call
 from spike.wire.backup import (
     BackupCopy,
     BackupExportAnswer,
+    BackupExportRequest,
     BackupSlot,
     BackupVerifyAnswer,
     BackupVerifyRequest,
@@ -93,8 +96,13 @@ class BackupCalls:
         told = _verified(BackupReport(report.at, tuple(_opened(c, wrong) for c in report.copies)))
         return _replaced(told, slot)
 
-    async def export(self, _grant: Grant, opened: Opened, _asked: Empty) -> BackupExportAnswer:
-        """Give a key backup of the present keyring."""
+    async def export(
+        self, grant: Grant, _opened: Opened, asked: BackupExportRequest
+    ) -> BackupExportAnswer:
+        """Give a key backup of the present keyring; the history tells that it left."""
+        check_place(asked.place)
+        await note_export(self._vault, Copy.KEY_BACKUP, asked.place, str(grant.peer))
+        opened = self._vault.opened
         document, root = opened.document, opened.ring.root
         # A backup made with a root key that is not the right one must not replace a good one anywhere.
         if not confirms_root(document, root):

@@ -48,7 +48,7 @@ class _Told:
 
     def add(self, event: Event) -> None:
         self.total += 1
-        if event.kind.startswith(rules.PREFIX) or event.kind == rules.SYSTEM_BACKUP:
+        if event.kind.startswith(rules.PREFIX) or event.kind in rules.COPIES:
             self.events.append(event)
 
 

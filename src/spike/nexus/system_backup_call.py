@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spike.lifecycle.export import check_place
 from spike.nexus.handler import Handler, OnKey
 from spike.nexus.system_backup_desk import SystemBackupDesk
 from spike.policy.access import Grant
 from spike.wire import call
 from spike.wire.call import CallName
-from spike.wire.message import Empty
 from spike.wire.system_backup import (
     SystemBackupCreateAnswer,
+    SystemBackupCreateRequest,
     SystemBackupReadAnswer,
     SystemBackupReadRequest,
 )
@@ -30,9 +31,12 @@ class SystemBackupCalls:
             call.SYSTEM_BACKUP_READ.name: OnKey(self.read),
         }
 
-    async def create(self, grant: Grant, _asked: Empty) -> SystemBackupCreateAnswer:
-        """Begin a backup of this moment."""
-        begun = await self._desk.begin(str(grant.peer))
+    async def create(
+        self, grant: Grant, asked: SystemBackupCreateRequest
+    ) -> SystemBackupCreateAnswer:
+        """Begin a backup of this moment; the history tells that it leaves."""
+        check_place(asked.place)
+        begun = await self._desk.begin(str(grant.peer), asked.place)
         document = begun.opened.document
         return SystemBackupCreateAnswer(
             session=begun.session,

@@ -20,10 +20,12 @@ from typing import Final
 
 from spike.error import InputError, NotReadyError
 from spike.lifecycle import backup
+from spike.lifecycle.export import Copy
 from spike.lifecycle.manifest import manifest_key
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import confirms_root
 from spike.lifecycle.system_backup import Composer, HeldRecord, Moment
+from spike.nexus.export_note import note_export
 from spike.nexus.opened import Opened, Stop
 from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.ability import CanSnapshot, Snapshot
@@ -64,8 +66,8 @@ class SystemBackupDesk:
         self._timer: asyncio.TimerHandle | None = None
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def begin(self, actor: str) -> Begun:
-        """Fix the moment. What the same actor had begun before ends.
+    async def begin(self, actor: str, place: str = "") -> Begun:
+        """Fix the moment. What the same actor had begun before ends. The history is told where it goes (`place`).
 
         Raises:
             NotReadyError: there is no root key, or which keyring is in force is not known.
@@ -81,6 +83,9 @@ class SystemBackupDesk:
                 )
             await self._end()
             store = self._vault.store
+            _requiring_snapshots(store)
+            if self._vault.is_open:
+                await note_export(self._vault, Copy.SYSTEM_BACKUP, place, actor)
             size_bytes = (await store.health()).size_bytes
             running = await self._fixed(_requiring_snapshots(store), actor)
             self._running = running

@@ -5,11 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import socket
 import stat
 import sys
 from pathlib import Path
+from typing import Final
 
 from spike.error import InputError, SettingError
+
+_PLACE_LIMIT: Final = 300
 
 
 def read_bounded(path: Path | None, limit_bytes: int) -> bytes:
@@ -86,3 +90,10 @@ def _sync_names(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def place_of(path: Path) -> str:
+    """Return where a file is, for a history that others read: machine and path, on one line, 300 characters at most."""
+    place = f"{socket.gethostname()}:{path.absolute()}"
+    shown = "".join(each if each.isprintable() else "?" for each in place)
+    return shown if len(shown) <= _PLACE_LIMIT else f"{shown[: _PLACE_LIMIT - 1]}…"

@@ -118,6 +118,12 @@ class BackupVerifyAnswer(Message, frozen=True, omit_defaults=True):
     due_at: GoTime | None = None
 
 
+class BackupExportRequest(Message, frozen=True):
+    """Give a key backup. `place`: where it will lie, for the history (up to 300 characters); it may be empty."""
+
+    place: str = ""
+
+
 class BackupExportAnswer(Message, frozen=True):
     """A key backup of the present keyring, whole."""
 

@@ -214,7 +214,11 @@ BACKUP_VERIFY: Final = Call(
     backup.BackupVerifyAnswer,
 )
 BACKUP_EXPORT: Final = Call(
-    CallName("backup export"), _BACKUP, "export", Empty, backup.BackupExportAnswer
+    CallName("backup export"),
+    _BACKUP,
+    "export",
+    backup.BackupExportRequest,
+    backup.BackupExportAnswer,
 )
 
 _KEY: Final = "/v1/key"
@@ -253,7 +257,7 @@ SYSTEM_BACKUP_CREATE: Final = Call(
     CallName("system-backup create"),
     _SYSTEM_BACKUP,
     "create",
-    Empty,
+    system_backup.SystemBackupCreateRequest,
     system_backup.SystemBackupCreateAnswer,
 )
 SYSTEM_BACKUP_READ: Final = Call(

@@ -62,7 +62,7 @@ class KeyReport(Message, frozen=True, omit_defaults=True):
     """All that the history says of a rotation; fields that are empty are not told.
 
     `missing` names steps that the history should tell and does not, `breaks` where its chain does not hold,
-    `never_erased` what no rotation erases, `copies` the system backups that SPIKE knows of.
+    `never_erased` what no rotation erases, `copies` the exported backups that SPIKE knows of.
     """
 
     id: str

@@ -9,6 +9,12 @@ from __future__ import annotations
 from spike.wire.message import ConfidentialMessage, GoInt, Message
 
 
+class SystemBackupCreateRequest(Message, frozen=True):
+    """Begin a backup. `place`: where it will lie, for the history (up to 300 characters); it may be empty."""
+
+    place: str = ""
+
+
 class SystemBackupCreateAnswer(Message, frozen=True):
     """A backup has begun: of which moment, under which session it is read, and about how large it will be."""
 

@@ -13,6 +13,7 @@ from spike.pilot import backup_file, output, source
 from spike.pilot.backup_text import copy_lines
 from spike.pilot.command.backup_slot import slot
 from spike.pilot.failure import Exit
+from spike.pilot.file import place_of
 from spike.pilot.output import Format
 from spike.pilot.session import Session
 from spike.pilot.source import FromTerminal, wiped
@@ -102,7 +103,7 @@ def export(*, path: Path, output_format: Format) -> None:
     backup places (SPIKE_NEXUS_BACKUP_DIR) are renewed by themselves.
     """
     with Session.of_process().connect() as nexus:
-        answer = nexus.export_backup()
+        answer = nexus.export_backup(place_of(path))
     target = backup_file.target_of(path, answer.store_id)
     backup_file.export(target, answer.backup)
     data = {**msgspec.to_builtins(answer), "file": str(target)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from spike.pilot import output, system_backup_file, system_backup_text
+from spike.pilot.file import place_of
 from spike.pilot.output import Format
 from spike.pilot.progress import Line, bar, size
 from spike.pilot.session import Session
@@ -44,7 +45,7 @@ def create(*, file: Path, output_format: Format) -> None:
     system_backup_file.require_free(file)
     session, line = Session.of_process(), Line()
     with session.connect() as nexus:
-        begun = nexus.begin_system_backup()
+        begun = nexus.begin_system_backup(place_of(file))
 
         def progress(written: int) -> None:
             line.draw(f"{bar(written, begun.size_bytes)} {size(written)}")
