@@ -47,8 +47,11 @@ def seen(
     *,
     lineage: str = LINEAGE,
     store_id: str = STORE,
+    generation: int = 1,
 ) -> SeenAnchor:
-    raw = statements.encode(Anchor(store_id, lineage, epoch, revision, access, "", 1), root)
+    raw = statements.encode(
+        Anchor(store_id, lineage, epoch, revision, access, "", generation), root
+    )
     return SeenAnchor.of_untrusted(raw, MOMENT, SERVER)
 
 
@@ -102,6 +105,17 @@ def test_another_lineage_counts_only_with_a_higher_epoch(
     assert isinstance(store.keep(seen(root, 3, 99, lineage="b" * 32)), Behind)
     assert store.keep(seen(root, 4, 1, lineage="b" * 32)) == Kept()
     assert isinstance(store.keep(seen(root, 4, 99)), Behind)
+
+
+def test_a_copy_with_another_root_key_is_told_by_its_epoch(
+    store: AnchorStore, root: KeyMemory
+) -> None:
+    """Rotated to generation 2, rolled back to 1: neither a lower nor a higher number makes an old copy good."""
+    store.keep(seen(root, 3))
+    assert store.keep(seen(root, 4, generation=2)) == Kept()
+    assert isinstance(store.keep(seen(root, 3, 99)), Behind)
+    assert store.keep(seen(root, 5)) == Kept()
+    assert isinstance(store.keep(seen(root, 4, 99, generation=2)), Behind)
 
 
 def test_stores_do_not_touch_each_other(store: AnchorStore, root: KeyMemory) -> None:

@@ -53,7 +53,7 @@ def test_a_generation_without_a_state_is_damage_and_does_not_stand_in_a_backups_
         keyring.decode_untrusted(raw)
     with refused(Reason.DAMAGED):
         restore.choose(raw, None)
-    restore.compare_copies(born.ring.document, raw, born.ring.root)
+    assert restore.compare_copies(born.ring.document, raw, born.ring.roots) is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_keyring_planted_under_another_name_does_not_lock_a_true_backup_out(
 ) -> None:
     """Nobody can tell whose it is: the records do, and they are opened before anything is written."""
     intruder = lifecycle_kit.born("intruder")
-    restore.compare_copies(born.ring.document, intruder.raw, born.ring.root)
+    assert restore.compare_copies(born.ring.document, intruder.raw, born.ring.roots) is None
 
 
 def test_an_older_access_list_is_not_outweighed_by_a_newer_keyring(

@@ -155,14 +155,14 @@ def test_a_slot_added_by_a_storage_writer_is_not_confirmed(born: lifecycle_kit.B
 def test_a_backup_of_another_lineage_is_foreign(born: lifecycle_kit.Born) -> None:
     moved = msgspec.structs.replace(born.ring.document, lineage="0" * 32)
     with refused(Reason.FOREIGN):
-        restore.compare_copies(moved, born.raw, born.ring.root)
+        restore.compare_copies(moved, born.raw, born.ring.roots)
 
 
 def test_an_old_backup_does_not_replace_a_newer_keyring(born: lifecycle_kit.Born) -> None:
     newer = restore.recovered(born.ring.document, LATER, "nexus", "0" * 32)
     with refused(Reason.OLD):
         restore.compare_copies(
-            born.ring.document, keyring.encode(newer, born.ring.root), born.ring.root
+            born.ring.document, keyring.encode(newer, born.ring.root), born.ring.roots
         )
 
 
@@ -170,8 +170,9 @@ def test_a_backup_newer_than_the_store_means_the_store_is_an_old_copy(
     born: lifecycle_kit.Born,
 ) -> None:
     newer = restore.recovered(born.ring.document, LATER, "nexus", "0" * 32)
-    with refused(Reason.STALE_STORE):
-        restore.compare_copies(newer, born.raw, born.ring.root)
+    against = restore.compare_copies(newer, born.raw, born.ring.roots)
+    assert against is not None
+    assert against.reason is Reason.STALE_STORE
 
 
 @pytest.mark.parametrize(
@@ -180,14 +181,14 @@ def test_a_backup_newer_than_the_store_means_the_store_is_an_old_copy(
 def test_a_backup_may_take_the_place_of_a_lost_or_damaged_keyring(
     born: lifecycle_kit.Born, present: bytes | None
 ) -> None:
-    restore.compare_copies(born.ring.document, present, born.ring.root)
+    assert restore.compare_copies(born.ring.document, present, born.ring.roots) is None
 
 
 def test_a_backup_may_take_the_place_of_a_keyring_that_is_not_authentic(
     born: lifecycle_kit.Born,
 ) -> None:
     tampered = born.raw.replace(b'"revision":1', b'"revision":9')
-    restore.compare_copies(born.ring.document, tampered, born.ring.root)
+    assert restore.compare_copies(born.ring.document, tampered, born.ring.roots) is None
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,9 @@ def test_of_several_anchors_the_valid_ones_count_and_bad_ones_are_told(
     foreign = anchor.encode(anchor.anchor_of(other.ring.document, 99), other.ring.root)
     with KeyMemory.generate() as guess:
         forged = anchor.encode(anchor.anchor_of(held, 99), guess)
-    weighed = anchor.weigh_untrusted([low, b"", high, foreign, forged, high[:-2]], held, root)
+    weighed = anchor.weigh_untrusted(
+        [low, b"", high, foreign, forged, high[:-2]], held, born.ring.roots
+    )
     assert [valid.access_generation for valid in weighed.valid] == [1, 7]
     assert len(weighed.rejected) == 4
 

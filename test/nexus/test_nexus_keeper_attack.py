@@ -91,7 +91,9 @@ async def test_no_keyring_and_no_anchor_is_made_with_a_root_key_that_is_wrong(
         kept = [keeper.safe.holding.anchor for keeper in around.keepers.values()]
         raws = [each.raw for each in kept if each is not None]
         document = nexus.vault.opened.document
-        assert len(anchors.weigh_untrusted(raws, document, root).valid) == 3
+        assert (
+            len(anchors.weigh_untrusted(raws, document, nexus.vault.opened.ring.roots).valid) == 3
+        )
     async with around.nexus() as nexus:
         assert await recover(nexus.keepers)
         assert await value(nexus, "a") == "a"

@@ -6,6 +6,7 @@ had come notices. One file for each store; it never goes back to a lower epoch.
 File, JSON on one line, in exactly this form: `{"format":1,"seen_at":…,"server":…,"anchor":base64}`.
 `anchor` is the statement of Nexus (`spike.lifecycle.anchor`). Only Nexus can authenticate it; it is
 believed here because it came over SPIFFE mutual TLS and lies in a directory nobody else can write.
+Which root key it is of does not matter here: the epoch grows with every change of it, also back.
 """
 
 from __future__ import annotations

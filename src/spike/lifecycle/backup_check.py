@@ -106,9 +106,12 @@ def judge_anchor_untrusted(raw: bytes | None, newest: bytes, present: Present) -
         return GOOD
     if raw is None:
         return CopyFinding(CopyState.ANCHOR, "there is no anchor that can be read")
-    weighed = anchors.weigh_untrusted((raw,), present.document, present.root)
+    roots = {present.document.active_root.number: present.root}
+    weighed = anchors.weigh_untrusted((raw,), present.document, roots)
     if weighed.rejected:
         return CopyFinding(CopyState.ANCHOR, weighed.rejected[0])
+    if weighed.unproven:
+        return CopyFinding(CopyState.ANCHOR, "the anchor is none of this store's root keys")
     return CopyFinding(CopyState.ANCHOR, "the anchor is an older one, put back")
 
 

@@ -330,6 +330,7 @@ class Keyring(_Part, frozen=True, omit_defaults=True):
     proof: Proof | None = None
     schedule: Schedule | None = None
     retired: tuple[RetiredSlot, ...] = ()
+    rotation_due: Text = ""
 
     @property
     def active_root(self) -> RootGeneration:
@@ -458,7 +459,7 @@ def _format(keyring: Keyring) -> int:
     """Return the lowest format that holds a keyring."""
     has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
     later_words = (keyring.rotation, keyring.schedule, keyring.proof)
-    plain = not has_root and not keyring.leaving and not keyring.retired
+    plain = not (has_root or keyring.leaving or keyring.retired or keyring.rotation_due)
     return 1 if plain and all(word is None for word in later_words) else 2
 
 

@@ -15,7 +15,7 @@ Steps, in this order; a failed one ends the restore with a name and changes noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -23,7 +23,7 @@ import msgspec
 from spike.crypto.slot import PUBLIC_KEY_BYTES, SALT_BYTES, Argon2Setting
 from spike.error import FormatError, NewerFormatError
 from spike.lifecycle import backup, keyring, staleness
-from spike.lifecycle.anchor import Anchor
+from spike.lifecycle.anchor import Anchor, anchor_of, could_follow
 from spike.lifecycle.backup import KeyBackup
 from spike.lifecycle.keyring import Event, Keyring, SealedRoot, Slot, SlotKind, UnconfirmedKeyring
 from spike.lifecycle.refusal import Reason, RefusalError
@@ -187,20 +187,26 @@ def confirm(candidate: Candidate, root: KeyMemory) -> Keyring:
     return held
 
 
-def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) -> None:
-    """Return if a confirmed key backup may take the place of what the store holds.
+def compare_copies(
+    confirmed: Keyring, stored: bytes | None, roots: Mapping[int, KeyMemory]
+) -> Objection | None:
+    """Return what the store's own keyring says against a confirmed key backup that is to take its place.
 
-    It may when the store has no keyring, or one that is damaged or not authentic. Whether such a one was planted or
-    belongs to another store only the records can tell (step 6); by itself it keeps no true backup out.
+    Nothing when the store has none, or one that is damaged or not authentic. Whether such a one was planted or
+    belongs to another store only the records can tell (step 6); by itself it keeps no true backup out. `roots` are the
+    root keys at hand by generation. A keyring of a generation that none of them is of cannot be told from a planted
+    one: it is weighed as an anchor of it would be (`spike.lifecycle.anchor`), and a person can go on in spite of it.
 
     Raises:
-        RefusalError: FOREIGN (another lineage), OLD (the store has a newer one) or STALE_STORE (it has an older
-            one).
+        RefusalError: FOREIGN (another lineage) or OLD (the store has a newer one).
     """
     held = _readable(stored)
-    present = None if held is None else held.confirmed_by(root)
+    if held is None or held.hint.store_id != confirmed.store_id:
+        return None
+    root = roots.get(held.hint.active_root.number)
+    present = None if root is None else held.confirmed_by(root)
     if present is None:
-        return
+        return None if root is not None else _by_unconfirmed(confirmed, held.hint)
     if present.lineage != confirmed.lineage:
         raise RefusalError(
             Reason.FOREIGN,
@@ -214,11 +220,16 @@ def compare_copies(confirmed: Keyring, stored: bytes | None, root: KeyMemory) ->
             f"than the store (epoch {present.epoch}, revision {present.revision})",
             "restore without it: spike restore",
         )
-    if present.age < confirmed.age:
-        message = staleness.stale_message(present.age, confirmed.age, "the backup")
-        raise RefusalError(
-            Reason.STALE_STORE, message, "put the newest copy of the store back and try again"
-        )
+    return staleness.by_newer_backup(confirmed, present) if present.age < confirmed.age else None
+
+
+def _by_unconfirmed(confirmed: Keyring, hint: Keyring) -> Objection | None:
+    if could_follow(confirmed, hint.active_root.number):
+        statement = anchor_of(hint, 0)
+        return staleness.by_unproven(confirmed, 0, statement, "the store's own keyring")
+    if hint.lineage == confirmed.lineage and hint.age < confirmed.age:
+        return staleness.by_newer_backup(confirmed, hint)
+    return None
 
 
 def require_in_force(
@@ -245,7 +256,10 @@ def require_in_force(
         in_force = present is not None and present.active_root.check == confirmed.active_root.check
     else:
         in_force = any(
-            seen.lineage == confirmed.lineage and seen.epoch >= confirmed.epoch
+            seen.lineage == confirmed.lineage
+            and seen.epoch >= confirmed.epoch
+            # Another root key that is at hand says nothing of whether this one came into force.
+            and seen.generation == confirmed.active_root.number
             for seen in valid_outside
         )
     if not in_force:
@@ -305,15 +319,18 @@ def recovered(
     """Return the keyring after a recovery through a slot: one epoch and revision higher, the slot marked verified.
 
     `by` is the slot's kind. `accepted` is what a person went on in spite of: epoch and revision come to stand above
-    all of it, and the event says so.
+    all of it, the event says so, and fresh keys are due.
 
     Raises:
         RefusalError: DAMAGED, the store's fence is beyond all that can be followed.
     """
     highest = staleness.above(confirmed, accepted)
     detail = {"by": by, "slot": slot_id}
+    due = confirmed.rotation_due
     if accepted:
         detail["accepted_older_store"] = "; ".join(each.message for each in accepted)
+        # What came after this copy is known to whoever kept it, and its numbers of keys will be used again.
+        due = "an older copy of the store was accepted"
     event = Event(sequence=confirmed.next_event, at=at, kind="restore", actor=actor, detail=detail)
     return msgspec.structs.replace(
         confirmed,
@@ -326,4 +343,5 @@ def recovered(
         ),
         next_event=confirmed.next_event + 1,
         outbox=(*confirmed.outbox, event),
+        rotation_due=due,
     )

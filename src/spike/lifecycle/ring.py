@@ -112,6 +112,14 @@ class KeyRing:
         return self._root
 
     @property
+    def roots(self) -> Mapping[int, KeyMemory]:
+        """Every root key at hand by its generation: the active one, and one kept for a way back."""
+        kept = {
+            name.number: key for name, key in self._keys.items() if name.purpose is KeyPurpose.ROOT
+        }
+        return {**kept, self._document.active_root.number: self._root}
+
+    @property
     def active_record(self) -> RecordKey:
         """The record key that seals what is written now."""
         return self._active_record

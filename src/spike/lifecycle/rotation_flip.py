@@ -102,7 +102,14 @@ def flipped(document: Keyring, at: str, *, has_keepers: bool) -> Keyring:
         keys=(*keys, *over),
         slots=slots,
         share_sets=sets,
+        rotation_due="" if _is_fresh(rotation) else document.rotation_due,
     )
+
+
+def _is_fresh(rotation: Rotation) -> bool:
+    """Return whether root and record key are ones that never were in force before."""
+    replaced = all(pair.after > pair.before for pair in (rotation.root, rotation.record))
+    return replaced and rotation.kind is RotationKind.ROTATION
 
 
 def _slot_at_flip(slot: Slot, rotation: Rotation) -> Slot:

@@ -1,9 +1,9 @@
 """What says that a store is an old copy, or not the living one: anchors, Keepers, its own fence. Pure.
 
-An anchor that is valid under the root key proves it; a Keeper's claim and the fence are somebody's word alone. A
-restore with a person at hand stops at any of them, because the person can tell a liar from a rollback and Nexus
-cannot. When the person accepts the older store, what follows is put above all that was seen (`above`), so that the
-same anchors hold against it from then on.
+An anchor that a root key at hand confirms proves it. One of a generation that this copy does not know (see
+spike.lifecycle.anchor), a Keeper's claim and the fence are somebody's word alone. A restore with a person at hand stops
+at any of them, because the person can tell a liar from a rollback and Nexus cannot. When the person accepts the older
+store, what follows is put above all that was seen (`above`), so that the same anchors hold against it from then on.
 
 A number that nobody has proven is followed for LEAP_LIMIT and no further: whoever could name any number could use up
 those that a keyring can have, and no copy could ever be brought back again. What is followed stands in the message.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from spike.lifecycle.anchor import Anchor
+from spike.lifecycle.anchor import Anchor, Weighed, could_follow
 from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.witness import Claim
@@ -60,6 +60,15 @@ class Objection(NamedTuple):
         return RefusalError(self.reason, self.message, self.next_step)
 
 
+def by_weighed(
+    confirmed: Keyring, access_generation: int, weighed: Weighed, keeper: str
+) -> Objection | None:
+    """Return what one anchor that was weighed says against a keyring and the access list beside it."""
+    told = [by_anchor(confirmed, access_generation, seen, keeper) for seen in weighed.valid]
+    told += [by_unproven(confirmed, access_generation, seen, keeper) for seen in weighed.unproven]
+    return next((objection for objection in told if objection is not None), None)
+
+
 def by_anchor(
     confirmed: Keyring, access_generation: int, seen: Anchor, keeper: str
 ) -> Objection | None:
@@ -77,10 +86,44 @@ def by_anchor(
     return None
 
 
+def by_unproven(
+    confirmed: Keyring, access_generation: int, seen: Anchor, keeper: str
+) -> Objection | None:
+    """Return what an anchor says against a keyring that cannot confirm it; `keeper` is who had it.
+
+    In the same lineage a root key that is not known here came into force one epoch after the last keyring that did not
+    know it, so an honest anchor of it is beyond this keyring. One that is not says nothing. Its numbers are followed as
+    those of a claim are, and the access generation with the epoch: the same anchor has to hold afterwards. Of another
+    lineage none is followed.
+    """
+    reached = Reached(seen.epoch, seen.revision, seen.access_generation)
+    doubt = f"{keeper}, which no root key at hand confirms,"
+    if seen.lineage != confirmed.lineage:
+        message = (
+            f"{doubt} names lineage {seen.lineage} of this store, at {_told(reached)}; this copy is of lineage "
+            f"{confirmed.lineage}, at epoch {confirmed.epoch}{_older(confirmed.epoch, seen.epoch)}"
+        )
+        return Objection(Reason.FOREIGN, message, _LIVING, _NOTHING)
+    if not seen.is_beyond(confirmed.age, access_generation):
+        return None
+    leap = max(seen.epoch - confirmed.epoch, seen.access_generation - access_generation)
+    followed, remark = Reached(seen.epoch, 0, seen.access_generation), ""
+    if leap > LEAP_LIMIT:
+        followed, remark = _NOTHING, "; no store comes as far, and it is not followed there"
+    message = (
+        f"the store is an old copy: it is at {_told((*confirmed.age, access_generation))}, its root key of generation "
+        f"{confirmed.active_root.number}, and {doubt} names generation {seen.generation}, at {_told(reached)}{remark}"
+    )
+    return Objection(Reason.STALE_STORE, message, _NEWEST, followed)
+
+
 def by_claim(confirmed: Keyring, keeper: str, claim: Claim) -> Objection | None:
     """Return what a Keeper's word says against a keyring. It may be a lie, so it is told as the Keeper's.
 
-    Of another store or lineage no number is followed: its epochs say nothing of ours.
+    A root key that this keyring does not have, or that is still to come here, stands against it, unless its epoch is a
+    lower one: then a person has gone on with this copy in spite of it. A higher number alone does not: after a rollback
+    the Keepers may still hold the shares of what was gone back from. Of another store or lineage no number is followed:
+    its epochs say nothing of ours.
     """
     if claim.store_id != confirmed.store_id:
         message = (
@@ -98,7 +141,7 @@ def by_claim(confirmed: Keyring, keeper: str, claim: Claim) -> Objection | None:
     reached, remark = Reached(claim.epoch, 0, 0), ""
     if claim.epoch - confirmed.epoch > LEAP_LIMIT:
         reached, remark = _NOTHING, "; no store comes as far, and it is not followed there"
-    if claim.generation > confirmed.active_root.number:
+    if could_follow(confirmed, claim.generation) and claim.epoch >= confirmed.epoch:
         message = (
             f"the store is an old copy: its root key is of generation {confirmed.active_root.number}, and {keeper} "
             f"says that it holds a share of generation {claim.generation}, at epoch {claim.epoch}{remark}"
@@ -122,9 +165,11 @@ def by_fence(confirmed: Keyring, fence: int) -> Objection | None:
     return Objection(Reason.STALE_STORE, message, step, Reached(fence, 0, 0))
 
 
-def by_newer_backup(refusal: RefusalError) -> Objection:
-    """Return the objection of a key backup that is newer than the store: the backup's keyring is what comes back."""
-    return Objection(refusal.reason, refusal.message, _NEWEST, _NOTHING)
+def by_newer_backup(confirmed: Keyring, present: Keyring) -> Objection:
+    """Return the objection of a key backup that is newer than the store, as far as it can be told: the backup's
+    keyring is what comes back."""
+    message = stale_message(present.age, confirmed.age, "the backup")
+    return Objection(Reason.STALE_STORE, message, _NEWEST, _NOTHING)
 
 
 def above(confirmed: Keyring, objections: Sequence[Objection]) -> Reached:

@@ -92,6 +92,15 @@ def judge(wanted: Wanted, committed: Held | None, staged: Held | None) -> Findin
             assert_never(standing)
 
 
+def is_past(generation: int, committed: Held | None) -> bool:
+    """Return whether a Keeper gives no share of another root key than this generation any more.
+
+    Only then its keeping an anchor counts for the acknowledgement of a write: an older store, whose root key cannot
+    confirm that anchor, must not get its own root key from this Keeper.
+    """
+    return committed is None or committed.claim.generation == generation
+
+
 class Standing(Enum):
     """How a Keeper's committed place stands to what is wanted."""
 

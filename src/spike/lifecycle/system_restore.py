@@ -97,6 +97,7 @@ def brought_up(
         operation=None,
         next_event=confirmed.next_event + 1,
         outbox=(*confirmed.outbox, event),
+        rotation_due="the store was brought up from a system backup, in a new lineage",
     )
 
 

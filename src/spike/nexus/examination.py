@@ -17,7 +17,7 @@ from spike.lifecycle import anchor as anchors
 from spike.lifecycle import backup, staleness
 from spike.lifecycle import manifest as manifests
 from spike.lifecycle import restore as rules
-from spike.lifecycle.anchor import Anchor
+from spike.lifecycle.anchor import Anchor, Weighed
 from spike.lifecycle.keyring import Keyring, Slot
 from spike.lifecycle.manifest import Manifest
 from spike.lifecycle.refusal import Reason, RefusalError
@@ -122,23 +122,23 @@ async def examine(
     """
     try:
         confirmed = rules.confirm(tried.candidate, root)
-        objections = _against_backup(tried, confirmed, root)
+    except BaseException:
+        root.wipe()
+        raise
+    ring = open_ring(confirmed, root)
+    try:
+        objections = _against_backup(tried, ring)
         keepers = await witnesses()
         found = await _anchors(vault, tried.candidate, confirmed.store_id, asked.anchors)
         found += [(f"{each.name}'s anchor", each.anchor) for each in keepers if each.anchor]
-        heard = _Heard.of(found, confirmed, root)
+        heard = _Heard.of(found, ring)
         rules.require_in_force(
             tried.candidate,
             confirmed,
             None if tried.stored is None else tried.stored.blob,
             root,
-            [seen for name, seen in heard.valid if name != _OWN_ANCHOR],
+            heard.valid_outside(),
         )
-        ring = open_ring(confirmed, root)
-    except BaseException:
-        root.wipe()
-        raise
-    try:
         system = None if asked.system is None else _authentic(asked.system, ring)
         policies = None
         if system is None:
@@ -161,7 +161,7 @@ async def examine(
         tried=tried,
         actor=asked.actor,
         accepted=tuple(objections),
-        remarks=heard.rejected if heard.valid else (*heard.rejected, _UNCONFIRMED),
+        remarks=heard.remarks(),
         system=system,
     )
 
@@ -227,17 +227,12 @@ async def slots_in_places(vault: Vault, store_id: str) -> list[tuple[Slot, Path]
     return found
 
 
-def _against_backup(tried: Tried, confirmed: Keyring, root: KeyMemory) -> list[Objection]:
+def _against_backup(tried: Tried, ring: KeyRing) -> list[Objection]:
     if tried.candidate.backup is None:
         return []
     stored = None if tried.stored is None else tried.stored.blob
-    try:
-        rules.compare_copies(confirmed, stored, root)
-    except RefusalError as refusal:
-        if refusal.reason is not Reason.STALE_STORE:
-            raise
-        return [staleness.by_newer_backup(refusal)]
-    return []
+    objection = rules.compare_copies(ring.document, stored, ring.roots)
+    return [] if objection is None else [objection]
 
 
 def _by_keepers(confirmed: Keyring, keepers: Sequence[Witness]) -> list[Objection]:
@@ -262,25 +257,33 @@ def _require_accepted(confirmed: Keyring, objections: Sequence[Objection], asked
 
 
 class _Heard(NamedTuple):
-    """The anchors that are valid, with where each was, and what was wrong with the others."""
+    """What was weighed, with where each anchor was."""
 
-    valid: tuple[tuple[str, Anchor], ...]
-    rejected: tuple[str, ...]
+    weighed: tuple[tuple[str, Weighed], ...]
 
     @classmethod
-    def of(cls, found: Sequence[tuple[str, bytes]], confirmed: Keyring, root: KeyMemory) -> _Heard:
-        valid: list[tuple[str, Anchor]] = []
-        rejected: list[str] = []
-        for name, raw in found:
-            weighed = anchors.weigh_untrusted((raw,), confirmed, root)
-            valid += [(name, seen) for seen in weighed.valid]
-            rejected += [f"{name} does not count: {told}" for told in weighed.rejected]
-        return cls(tuple(valid), tuple(rejected))
+    def of(cls, found: Sequence[tuple[str, bytes]], ring: KeyRing) -> _Heard:
+        weigh = anchors.weigh_untrusted
+        return cls(tuple((name, weigh((raw,), ring.document, ring.roots)) for name, raw in found))
+
+    def valid_outside(self) -> list[Anchor]:
+        """Return the valid anchors that come from outside of the backup."""
+        return [s for name, each in self.weighed if name != _OWN_ANCHOR for s in each.valid]
+
+    def remarks(self) -> tuple[str, ...]:
+        """Return what was wrong with anchors, and whether none confirms anything."""
+        wrong = [
+            f"{name} does not count: {told}"
+            for name, each in self.weighed
+            for told in each.rejected
+        ]
+        confirms = any(each.valid for _, each in self.weighed)
+        return tuple(wrong) if confirms else (*wrong, _UNCONFIRMED)
 
     def against(self, confirmed: Keyring, access_generation: int) -> list[Objection]:
         found = (
-            staleness.by_anchor(confirmed, access_generation, seen, name)
-            for name, seen in self.valid
+            staleness.by_weighed(confirmed, access_generation, each, name)
+            for name, each in self.weighed
         )
         return [each for each in found if each is not None]
 

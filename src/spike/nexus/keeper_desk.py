@@ -15,14 +15,14 @@ from typing import Final
 
 from spike.error import SpikeError, UnreachableError
 from spike.lifecycle import anchor as anchors
-from spike.lifecycle.anchor import Anchor
 from spike.lifecycle.keyring import Keyring, LeavingKeeper, ShareSet
 from spike.lifecycle.refresh import set_in_force, staged_set
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.restore import read_stored
 from spike.lifecycle.ring import confirms_root
 from spike.lifecycle.share import HeldSet
-from spike.lifecycle.supply import Finding, KeeperState, Step, Wanted, judge
+from spike.lifecycle.staleness import Objection, by_weighed
+from spike.lifecycle.supply import Finding, KeeperState, Step, Wanted, is_past, judge
 from spike.lifecycle.witness import Witness
 from spike.nexus.keeper_link import KeeperLink, Look
 from spike.nexus.keeper_roster import Roster
@@ -47,7 +47,10 @@ class KeeperView:
 
 @dataclass(slots=True)
 class _Visit:
-    """One look at all Keepers: what they are held against, and how many keep the anchor so far."""
+    """One look at all Keepers: what they are held against, and how many keep the anchor so far.
+
+    Who still gives a share of an earlier root key is not among these.
+    """
 
     opened: Opened
     in_force: ShareSet
@@ -227,19 +230,26 @@ class KeeperDesk:
         wanted = wanted_of(visit.opened.document, in_force, link.index)
         ours = () if held is None or held.set_id != in_force.id else (held,)
         look = await link.look(ours, visit.anchor_raw)
-        self._hear(visit, look)
+        is_heard = self._hear(visit, look)
         finding = judge(wanted, look.committed, look.staged)
         if finding.step is not Step.NOTHING and ours:
             await self._act(link, finding, ours[0], wanted, look)
             again = await link.look(ours, visit.anchor_raw)
+            if not is_heard:
+                self._hear(visit, again)
             finding, look = _after(finding, judge(wanted, again.committed, again.staged)), again
         return replace(view, state=finding.state, detail=finding.detail, anchor=look.anchor)
 
-    def _hear(self, visit: _Visit, look: Look) -> None:
+    def _hear(self, visit: _Visit, look: Look) -> bool:
         """Take note of an anchor as soon as enough keep it: writes wait for that, not for the last one."""
-        visit.holding += look.anchor == visit.anchor_raw
+        if look.anchor != visit.anchor_raw or not is_past(
+            visit.in_force.generation, look.committed
+        ):
+            return False
+        visit.holding += 1
         if visit.holding == visit.enough:
             self.vault.note_keepers(visit.turn, hold_anchor=True)
+        return True
 
     async def _act(
         self, link: KeeperLink, finding: Finding, held: HeldSet, wanted: Wanted, look: Look
@@ -268,10 +278,12 @@ class KeeperDesk:
         """Draw from all views what none of them says alone."""
         opened, in_force = visit.opened, visit.in_force
         holding = [view for view in views if view.anchor == visit.anchor_raw]
-        self.vault.note_keepers(visit.turn, hold_anchor=len(holding) >= visit.enough)
-        beyond = [view for view in views if _is_beyond(view, opened, visit.anchor_raw)]
-        foreign = [view for view in views if view.state is KeeperState.FOREIGN]
-        if beyond or len(foreign) >= in_force.threshold:
+        self.vault.note_keepers(visit.turn, hold_anchor=visit.holding >= visit.enough)
+        told = [(view, _objection(view, opened, visit.anchor_raw)) for view in views]
+        beyond = [view for view, objection in told if objection is not None]
+        proven = any(objection.proven for _, objection in told if objection is not None)
+        against = [v for v in views if v.state is KeeperState.FOREIGN or v in beyond]
+        if proven or len(against) >= in_force.threshold:
             self.vault.stop_writes(Stop.OVERTAKEN)
         lacking = [v for v in views if v.state is KeeperState.CURRENT and v not in holding]
         self._remarks = (
@@ -319,17 +331,13 @@ def _after(before: Finding, now: Finding) -> Finding:
     return now
 
 
-def _is_beyond(view: KeeperView, opened: Opened, anchor_raw: bytes) -> bool:
-    """Tell whether a Keeper keeps an authentic anchor that is beyond this store, or of another lineage."""
+def _objection(view: KeeperView, opened: Opened, anchor_raw: bytes) -> Objection | None:
+    """Return what the anchor that a Keeper keeps says against this store: it is beyond it, or of another lineage."""
     if view.anchor is None or view.anchor == anchor_raw:
-        return False
-    weighed = anchors.weigh_untrusted((view.anchor,), opened.document, opened.ring.root)
-    reached = opened.policies.access_generation
-    return any(_exceeds(seen, opened.document, reached) for seen in weighed.valid)
-
-
-def _exceeds(seen: Anchor, document: Keyring, access_generation: int) -> bool:
-    return seen.lineage != document.lineage or seen.is_beyond(document.age, access_generation)
+        return None
+    document, reached = opened.document, opened.policies.access_generation
+    weighed = anchors.weigh_untrusted((view.anchor,), document, opened.ring.roots)
+    return by_weighed(document, reached, weighed, f"{view.link.name}'s anchor")
 
 
 def _left(leaving: LeavingKeeper) -> str:

@@ -8,6 +8,9 @@ Each attempt asks all Keepers at once, and once the key is there waits a moment 
 3. The shares give a root key that fits the check value, and the root key authenticates the whole keyring.
 4. The anchors of Keepers and backup places say whether the store is an old copy. No change of keys is followed by a
    write before all Keepers but t - 1 hold its anchor (or a place does): among any t that answer is one that has it.
+   Of a root key that this copy does not know an anchor proves nothing: from a place it stops the attempt, Keepers'
+   are their word alone. But who held such an anchor for a write gives no share of the root key before any more, and
+   the Keepers that are left are too few to bring that one back.
 5. The access list and one record of each kind are opened. Then the vault is.
 
 Nothing is written, but for events that had not reached the history. What stops an attempt is a reason for the next:
@@ -234,27 +237,32 @@ async def _require_living(
         RefusalError: STALE_STORE or FOREIGN.
     """
     confirmed = ring.document
-    heard = testimony.believed()
-    kept = [(f"{each.name}'s anchor", each.anchor) for each in heard if each.anchor is not None]
-    kept += [("a backup place's anchor", raw) for raw in places]
-    for name, raw in kept:
-        weighed = anchors.weigh_untrusted((raw,), confirmed, ring.root)
-        for remark in weighed.rejected:
-            _log.warning("%s (%s)", remark, name)
-        for seen in weighed.valid:
-            _raise(staleness.by_anchor(confirmed, access_generation, seen, name))
+    for raw in places:
+        _raise(_by_anchor(ring, access_generation, "a backup place's anchor", raw))
+    against: list[Objection] = []
+    for each in testimony.believed():
+        told: list[Objection | None] = []
+        if each.anchor is not None:
+            told.append(_by_anchor(ring, access_generation, f"{each.name}'s anchor", each.anchor))
+        if each.claim is not None:
+            told.append(staleness.by_claim(confirmed, each.name, each.claim))
+        objections = [objection for objection in told if objection is not None]
+        _raise(next((objection for objection in objections if objection.proven), None))
+        for objection in objections:
+            _log.error("not authenticated: %s", objection.message)
+        # Whatever one Keeper says and keeps, it is one.
+        against += objections[:1]
     _raise(staleness.by_fence(confirmed, (await vault.store.health()).fence))
-    claimed = [
-        staleness.by_claim(confirmed, each.name, each.claim)
-        for each in heard
-        if each.claim is not None
-    ]
-    against = [objection for objection in claimed if objection is not None]
-    for objection in against:
-        _log.error("not authenticated: %s", objection.message)
     in_force = set_in_force(confirmed)
     if in_force is not None and len(against) >= in_force.threshold:
-        raise against[0].refusal()
+        _raise(against[0])
+
+
+def _by_anchor(ring: KeyRing, access_generation: int, name: str, raw: bytes) -> Objection | None:
+    weighed = anchors.weigh_untrusted((raw,), ring.document, ring.roots)
+    for remark in weighed.rejected:
+        _log.warning("%s (%s)", remark, name)
+    return staleness.by_weighed(ring.document, access_generation, weighed, name)
 
 
 def _raise(objection: Objection | None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from spike.error import InputError, StoreError
+from spike.lifecycle.keyring import Keyring
 from spike.nexus.backup_call import copies_of, retired_of, slots_of
 from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.birth_flow import Birth, initialize, require_unborn
@@ -18,7 +19,7 @@ from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place_desk import PlaceState
 from spike.nexus.rehearsal import Rehearser
-from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput
+from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput, rotation_remark
 from spike.nexus.verification import Run, Verifier
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Extent, Grant
@@ -132,7 +133,10 @@ class KeyCalls:
         if asked.confirm:
             opened = await self._restores.complete(asked.confirm, actor)
             self._watch.look()
-            return RestoreAnswer(restored=True, anchor=opened.anchor_raw())
+            remarks = await self._restores.rotation_remarks()
+            return RestoreAnswer(
+                restored=True, anchor=opened.anchor_raw(), remarks=list(remarks) or None
+            )
         session = self._desk.take(asked.session, actor)
         try:
             preview = await self._restores.preview(
@@ -181,8 +185,7 @@ class KeyCalls:
             keeper_threshold=threshold,
             keeper_margin=margin,
             recovery=self._keepers.waits_for or None if opened is None else None,
-            remarks=[each for each in (self._service.remark, *self._keepers.remarks) if each]
-            or None,
+            remarks=[each for each in self._remarks(document) if each] or None,
             verification=None
             if self._verifier.last is None
             else _verification(self._verifier.last),
@@ -197,6 +200,14 @@ class KeyCalls:
             copies=[] if last is None else copies_of(last),
             retired=retired_of(opened),
             verified_at=None if last is None else GoTime(last.at),
+        )
+
+    def _remarks(self, document: Keyring | None) -> tuple[str, ...]:
+        due = "" if document is None else document.rotation_due
+        return (
+            self._service.remark,
+            rotation_remark(due) if due else "",
+            *self._keepers.remarks,
         )
 
     async def _storage(self) -> StatusStorage:

@@ -11,10 +11,11 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
-from spike.error import StoreConflictError, StoreCorruptError
+from spike.error import SpikeError, StoreConflictError, StoreCorruptError
 from spike.lifecycle import restore as rules
 from spike.lifecycle import staleness
 from spike.lifecycle.attempt import AttemptDelay
@@ -41,6 +42,7 @@ from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.protocol import MUST_NOT_EXIST, Change, Put, Record, RecordId
 
 PREVIEW_LIFE_S: Final = 120
+BeginRotation = Callable[[str], Awaitable[str | None]]
 _REPLACED: Final = "replaced"
 _log = logging.getLogger("spike.nexus.restore")
 
@@ -71,6 +73,8 @@ class RestoreDesk:
         self._delay = AttemptDelay()
         self._pending: Preview | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self.begin_rotation: BeginRotation | None = None
+        """Begins a rotation for a reason and returns its id, or None where it cannot begin now."""
         # What `complete` brings back no longer waits by then.
         vault.on_open.append(self.forget)
 
@@ -162,6 +166,22 @@ class RestoreDesk:
             if not self._vault.is_open:
                 found.ring.wipe()
             raise
+
+    async def rotation_remarks(self) -> tuple[str, ...]:
+        """Begin the rotation that is due after this restore, if one is; return what there is to say about it.
+
+        The restore is not undone by a rotation that does not begin. Call it without the vault's lock.
+        """
+        due = self._vault.opened.document.rotation_due
+        if not due:
+            return ()
+        begun = None
+        if self.begin_rotation is not None:
+            try:
+                begun = await self.begin_rotation(due)
+            except SpikeError as error:
+                _log.error("the rotation that is due does not begin: %s", error.message)
+        return (rotation_remark(due) if begun is None else f"{due}: rotation {begun} has begun",)
 
     def forget(self) -> None:
         """Drop and wipe a restore that was not confirmed. Idempotent."""
@@ -286,6 +306,11 @@ def _is_awaited(pending: Preview | None, token: str, actor: str) -> TypeGuard[Pr
 
 def _expired() -> RefusalError:
     return RefusalError(Reason.EXPIRED, "this restore is no longer awaited", "run it again")
+
+
+def rotation_remark(due: str) -> str:
+    """Return what an operator is told while a rotation is due for this reason."""
+    return f"{due}: a rotation is due, so that root and data keys are fresh (spike key rotate)"
 
 
 def raised_list(found: Examined, policies: PolicyBook, sealed: SealedStore) -> tuple[Change, ...]:

@@ -71,17 +71,17 @@ class ShardCalls:
                 ),
                 preview_only=asked.preview,
             )
+        remarks = () if progress.preview is None else progress.preview.found.remarks
         if progress.opened is not None:
             self._watch.look()
+            remarks = await self._desk.restores.rotation_remarks()
         return ShardRestoreAnswer(
             collected=progress.collected,
             remaining=progress.remaining,
             restored=progress.opened is not None,
             preview=None if progress.preview is None else preview_of(progress.preview.found),
             confirm=None if progress.preview is None else progress.preview.token,
-            remarks=None
-            if progress.preview is None
-            else list(progress.preview.found.remarks) or None,
+            remarks=list(remarks) or None,
             anchor=None if progress.opened is None else progress.opened.anchor_raw(),
         )
 

@@ -88,7 +88,7 @@ class ShardDesk:
     ) -> None:
         self._vault = vault
         self._passwords = passwords
-        self._restores = restores
+        self.restores = restores
         self._shares = shares
         self._threshold = threshold
         # By the origin of the slot, so at most two.
@@ -188,14 +188,14 @@ class ShardDesk:
             StoreError: the store failed; nothing was restored.
         """
         async with self._vault.lock:
-            self._restores.require_locked()
+            self.restores.require_locked()
             try:
                 return await self._restore(arrived, asked, preview_only)
             except StoreCorruptError as error:
                 raise RefusalError(Reason.DAMAGED, error.message, error.next_step) from error
 
     async def _restore(self, arrived: Arrived, asked: Asked, preview_only: bool) -> Progress:
-        stored = await self._restores.stored_for(asked)
+        stored = await self.restores.stored_for(asked)
         candidate = rules.choose(None if stored is None else stored.blob, asked.backup)
         tried = Tried(candidate, rules.choose_shard_slot(candidate.held), stored)
         _require_set(arrived, tried)
@@ -204,11 +204,11 @@ class ShardDesk:
         if collection.remaining:
             return Progress(collection.collected, collection.remaining)
         root = await self._open_slot(collection, tried, asked.actor)
-        found = await self._restores.examined(root, tried, asked)
+        found = await self.restores.examined(root, tried, asked)
         collected = collection.collected
         if preview_only or asked.system is not None:
-            return Progress(collected, 0, preview=self._restores.hold(found))
-        return Progress(collected, 0, opened=await self._restores.finish(found))
+            return Progress(collected, 0, preview=self.restores.hold(found))
+        return Progress(collected, 0, opened=await self.restores.finish(found))
 
     def _collected(self, arrived: Arrived, tried: Tried) -> Collection:
         """Add a shard to what is collected for this slot, kept for a while from now.
@@ -253,7 +253,7 @@ class ShardDesk:
 
     async def _open_slot(self, collection: Collection, tried: Tried, actor: str) -> KeyMemory:
         hint, slot, sealed = tried.candidate.held.hint, tried.chosen.slot, tried.chosen.sealed
-        self._restores.require_no_delay(slot.id, slot.name)
+        self.restores.require_no_delay(slot.id, slot.name)
         session = await self._passwords.begin_without_password(actor)
         try:
             with collection.secret() as secret:
@@ -261,7 +261,7 @@ class ShardDesk:
                     secret, bytes.fromhex(hint.store_id), bytes.fromhex(slot.id)
                 )
             if public != slot.public:
-                self._restores.note_wrong(slot.id)
+                self.restores.note_wrong(slot.id)
                 self._drop(collection)
                 raise RefusalError(
                     Reason.PLANTED,
@@ -272,7 +272,7 @@ class ShardDesk:
             root = await session.open(header, sealed.sealed, bytes.fromhex(sealed.tag))
         finally:
             await session.close()
-        self._restores.note_right(slot.id)
+        self.restores.note_right(slot.id)
         return root
 
     def forget(self) -> None:

@@ -89,6 +89,8 @@ def by_confirming(nexus: NexusClient) -> Complete:
             raise AnswerError(
                 "restore failed: the server did not complete it", "look at the server's log"
             )
+        if done.remarks:
+            output.note("\n".join(f"Note: {remark}" for remark in done.remarks))
         return done.anchor
 
     return complete
