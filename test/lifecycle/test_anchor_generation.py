@@ -232,7 +232,7 @@ def test_a_keepers_share_of_what_a_rollback_goes_back_from_does_not_stand_agains
 ) -> None:
     """Killed between the keyring and the Keepers, these hold committed shares of the higher generation."""
     held = rotated(kind="rolled back").ring.document
-    claim = Claim(held.store_id, held.lineage, held.epoch - 1, generation, "a" * 32)
+    claim = Claim(held.store_id, held.lineage, held.epoch, generation, "a" * 32)
     assert (staleness.by_claim(held, "Keeper 1", claim) is not None) == is_objection
 
 
