@@ -1,9 +1,11 @@
-// A closed-loop HTTPS load client over mutual TLS 1.3: each connection sends its next request when
-// the answer to the last one is whole. One thread, epoll, so that it costs the machine little.
+// An HTTPS load client over mutual TLS 1.3. Without RATE it is a closed loop: each connection sends its
+// next request when the answer to the last one is whole. With RATE (requests a second, over all
+// connections) each request is due at a fixed moment and its latency counts from then, also when it had to
+// wait for a free connection. One thread, epoll, so that it costs the machine little.
 //
-//   load PORT CONNECTIONS SECONDS CERTIFICATE KEY AUTHORITY REQUEST
+//   load PORT CONNECTIONS SECONDS CERTIFICATE KEY AUTHORITY REQUEST [RATE]
 //
-// The last four are files (PEM, PEM, PEM, and the bytes of one whole HTTP request);
+// CERTIFICATE to REQUEST are files (PEM, PEM, PEM, and the bytes of one whole HTTP request);
 // /proc/self/fd/N is a file too, so that no key needs a disk. The server is on 127.0.0.1 and is
 // verified against AUTHORITY. Standard output gets one line of JSON:
 //
@@ -24,6 +26,7 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,6 +49,9 @@ static size_t request_bytes;
 static uint32_t steps[STEPS + 1];
 static long requests, errors;
 static double slowest;
+static Connection **idle;  // with a rate: connections that wait for a request to be due
+static int idle_count;
+static double rate, due;   // requests a second, 0 for a closed loop; when the next one is due
 
 static double now(void) {
     struct timespec t;
@@ -97,7 +103,7 @@ static int dial(Connection *c, SSL_CTX *context, int port) {
 
 static int send_request(Connection *c) {
     c->have = c->missing = 0;
-    c->sent_at = now();
+    c->sent_at = rate > 0 ? due : now();
     size_t done = 0;
     while (done < request_bytes) {
         int sent = SSL_write(c->ssl, request + done, (int)(request_bytes - done));
@@ -150,13 +156,36 @@ static int take_answer(Connection *c) {
     }
 }
 
+// Sends every request that is due, as long as there are connections; returns 0 when one broke.
+static int send_due(Connection **broken) {
+    while (idle_count && due <= now()) {
+        Connection *c = idle[--idle_count];
+        int sent = send_request(c);
+        due += 1 / rate;
+        if (!sent) {
+            *broken = c;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+// Makes epoll wake up when the next request is due.
+static void set_timer(int timer) {
+    struct itimerspec when = {0};
+    when.it_value.tv_sec = (time_t)due;
+    when.it_value.tv_nsec = (long)((due - (double)when.it_value.tv_sec) * 1e9) + 1;
+    timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
 static void redial(Connection *c, SSL_CTX *context, int port, int events) {
     SSL_free(c->ssl);
     close(c->fd);  // which also takes it out of epoll
     if (!dial(c, context, port)) die("cannot connect again");
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     epoll_ctl(events, EPOLL_CTL_ADD, c->fd, &event);
-    if (!send_request(c)) die("cannot send");
+    if (rate > 0) idle[idle_count++] = c;
+    else if (!send_request(c)) die("cannot send");
 }
 
 static double percentile(double share) {
@@ -167,15 +196,19 @@ static double percentile(double share) {
 }
 
 int main(int count, char **value) {
-    if (count != 8) die("usage: load PORT CONNECTIONS SECONDS CERTIFICATE KEY AUTHORITY REQUEST");
+    if (count != 8 && count != 9)
+        die("usage: load PORT CONNECTIONS SECONDS CERTIFICATE KEY AUTHORITY REQUEST [RATE]");
     int port = atoi(value[1]), many = atoi(value[2]);
     double seconds = atof(value[3]);
+    rate = count == 9 ? atof(value[8]) : 0;
     if (many < 1 || many > MAX_CONNECTIONS || seconds <= 0) die("connections or seconds");
     SSL_CTX *context = make_context(value[4], value[5], value[6]);
     request_bytes = read_file(value[7], request, sizeof request);
     connections = calloc((size_t)many, sizeof *connections);
+    idle = calloc((size_t)many, sizeof *idle);
     int events = epoll_create1(EPOLL_CLOEXEC);
-    if (!connections || events < 0 || !request_bytes) die("memory, epoll or an empty request");
+    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    if (!connections || !idle || timer < 0 || events < 0 || !request_bytes) die("memory, epoll or an empty request");
 
     for (int i = 0; i < many; i++) {
         if (!dial(&connections[i], context, port)) die("cannot connect");
@@ -184,18 +217,35 @@ int main(int count, char **value) {
     }
     struct rusage usage_before, usage;
     getrusage(RUSAGE_SELF, &usage_before);
-    double started = now();
-    for (int i = 0; i < many; i++)
-        if (!send_request(&connections[i])) die("cannot send");
+    double started = due = now();
+    struct epoll_event tick = {.events = EPOLLIN, .data.ptr = NULL};
+    if (rate > 0 && epoll_ctl(events, EPOLL_CTL_ADD, timer, &tick)) die("epoll");
+    for (int i = 0; i < many; i++) {
+        if (rate > 0) idle[idle_count++] = &connections[i];
+        else if (!send_request(&connections[i])) die("cannot send");
+    }
     while (now() - started < seconds) {
+        Connection *broken = NULL;
+        while (rate > 0 && !send_due(&broken)) {
+            errors++;
+            redial(broken, context, port, events);
+        }
+        if (rate > 0) set_timer(timer);
         struct epoll_event ready[256];
         int found = epoll_wait(events, ready, 256, 100);
         for (int i = 0; i < found; i++) {
             Connection *c = ready[i].data.ptr;
+            if (!c) {  // a request is due: it is sent at the top of the loop
+                uint64_t expired;
+                if (read(timer, &expired, sizeof expired) < 0 && errno != EAGAIN) die("timer");
+                continue;
+            }
             int state = take_answer(c);
             if (state == 0) continue;
             if (state == 1) count_answer(c);
-            if (state < 0 || !send_request(c)) {
+            if (state == 1 && rate > 0) {
+                idle[idle_count++] = c;
+            } else if (state < 0 || !send_request(c)) {
                 errors++;
                 redial(c, context, port, events);
             }

@@ -75,9 +75,18 @@ def built() -> Iterator[Path]:
 
 
 def run(
-    program: Path, port: int, who: Credential, request: bytes, *, connections: int, seconds: float
+    program: Path,
+    port: int,
+    who: Credential,
+    request: bytes,
+    *,
+    connections: int,
+    seconds: float,
+    rate: float = 0.0,
 ) -> Figures:
     """Send one whole HTTP request again and again over kept connections; return what was seen.
+
+    With a `rate` (requests a second) each is due at a fixed moment; without one, as soon as the last was answered.
 
     Raises:
         subprocess.CalledProcessError: the client could not connect; its reason is on stderr.
@@ -87,7 +96,7 @@ def run(
         os.write(asked, request)
         files = [f"/proc/self/fd/{each}" for each in (*who.descriptors, asked)]
         result = subprocess.run(
-            [program, str(port), str(connections), str(seconds), *files],
+            [program, str(port), str(connections), str(seconds), *files, str(rate)],
             pass_fds=(*who.descriptors, asked),
             stdout=subprocess.PIPE,
             check=True,

@@ -12,7 +12,18 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = ("record", "policy", "storage", "read", "cipher", "share", "recovery", "supply", "verify")
+NAMES = (
+    "record",
+    "policy",
+    "storage",
+    "read",
+    "cipher",
+    "share",
+    "recovery",
+    "supply",
+    "verify",
+    "rotation",
+)
 
 
 def main() -> int:

@@ -148,7 +148,7 @@ class Reencryption:
         return found, record.revision
 
     async def _walk(self) -> None:
-        """Go on with the keys in force, one batch ahead of what is being written, until others are in force."""
+        """Go on with the keys in force until all is done or others are in force."""
         await self._writable()
         passage = self._passage()
         start = position_of(self._progress.kind, self._progress.cursor)
@@ -158,32 +158,50 @@ class Reencryption:
         resealer = await self._resealer_for(passage)
         known = sorted(self._vault.opened.ring.record_generations)
         reader = Reader(self._vault.store, self._id, known)
-        ahead: asyncio.Task[Batch] | None = asyncio.create_task(self._read(reader, resealer, start))
+        reading: asyncio.Task[Batch] | None = asyncio.create_task(
+            self._read(reader, passage, start)
+        )
+        sealing: asyncio.Task[Batch] | None = None
+        whole = False
         try:
-            while ahead is not None:
-                batch = await ahead
-                following, ahead = batch.following, None
-                if following is not None:
-                    ahead = asyncio.create_task(self._read(reader, resealer, following))
-                if not await self._commit(reader, batch):
+            while reading is not None:
+                read, before = await reading, sealing
+                reading = self._reading_on(reader, read)
+                sealing = asyncio.create_task(self._seal(reader, resealer, read))
+                if before is not None and not await self._commit(reader, await before):
                     return
+            whole = sealing is None or await self._commit(reader, await sealing)
         finally:
-            if ahead is not None:
-                await _dropped(ahead)
+            await _dropped([reading, sealing])
+            if not whole:
+                await self._let_go()  # it may owe an answer to a question nobody asks any more
+
+    def _reading_on(self, reader: Reader, read: Batch) -> asyncio.Task[Batch] | None:
+        """Read one batch ahead of the one being sealed, and two ahead of the one being written.
+
+        Each of the three is work for another thread or process.
+        """
+        if read.following is None:
+            return None
+        return asyncio.create_task(self._read(reader, read.passage, read.following))
+
+    async def _read(self, reader: Reader, passage: Passage, position: Position) -> Batch:
+        limit = await self._pace.permit()
+        began = _now_s()
+        batch = await self._patient(lambda: reader.read(passage, position, limit))
+        batch.took_s = _now_s() - began
+        return batch
+
+    async def _seal(self, reader: Reader, resealer: Resealer, batch: Batch) -> Batch:
+        await self._patient(lambda: reader.seal(resealer, batch))
+        self._vault.seal_count.record[batch.passage.after] += len(batch.puts)
+        return batch
 
     def _passage(self) -> Passage | None:
         document = self._vault.opened.document
         if self._vault.opened.ring.active_record.generation == self._before:
             raise RefusedError(f"record key {self._before} is the active one: nothing leaves it")
         return passage_of(document, self._before)
-
-    async def _read(self, reader: Reader, resealer: Resealer, position: Position) -> Batch:
-        limit = await self._pace.permit()
-        began = _now_s()
-        batch = await self._patient(lambda: reader.read(resealer, position, limit))
-        self._vault.seal_count.record[batch.passage.after] += len(batch.puts)
-        batch.took_s = _now_s() - began
-        return batch
 
     async def _finish(self) -> None:
         """End the walk: there is no key any more that anything could be taken from."""
@@ -312,12 +330,12 @@ class _Written(Enum):
     """Nothing was written: the progress is further than was known."""
 
 
-async def _dropped(task: asyncio.Task[Batch]) -> None:
-    """End a task whose result nobody wants."""
-    task.cancel()
-    await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()
+async def _dropped(tasks: Sequence[asyncio.Task[Batch] | None]) -> None:
+    """End tasks whose results nobody wants."""
+    begun = [task for task in tasks if task is not None]
+    for task in begun:
+        task.cancel()
+    await asyncio.gather(*begun, return_exceptions=True)
 
 
 def _is_further(one: Progress, other: Progress) -> bool:

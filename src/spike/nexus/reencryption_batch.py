@@ -30,13 +30,14 @@ class Position:
 
 @dataclass(slots=True)
 class Batch:
-    """Records of one kind. `puts` replace those that were under the old key; `count` is what became of the others.
+    """Records of one kind: `old` as read under the old key, or `puts` that replace them; `count` of the others.
 
     `following` is where the walk goes on; None behind the last record of the last kind.
     """
 
     passage: Passage
     following: Position | None
+    old: list[Record] = field(default_factory=list)
     puts: list[Put] = field(default_factory=list)
     count: BatchCount = field(default_factory=BatchCount)
     took_s: float = 0.0
@@ -51,59 +52,78 @@ class Reader:
         self._own = own
         self._known = frozenset(known)
 
-    async def read(self, resealer: Resealer, position: Position, limit: int) -> Batch:
-        """Return the batch of at most `limit` records that follows a position, ready to be written.
+    async def read(self, passage: Passage, position: Position, limit: int) -> Batch:
+        """Return the batch of at most `limit` records that follows a position, told apart and not sealed yet.
 
         Raises:
             StoreError: the store cannot be read.
-            DamagedKeyError, ResealerLostError: see Resealer.
         """
-        batch = Batch(resealer.passage, position)
-        old: list[Record] = []
+        batch = Batch(passage, position)
         at: Position | None = position
         while at is not None:
             wanted = min(limit - batch.count.scanned, _PAGE_RECORDS)
             page = await self._store.scan(at.kind, "", at.cursor, wanted)
             for record in page.items:
-                self._tell_apart(record, batch, old)
+                self._tell_apart(record, batch)
             batch.following = _following(at.kind, page.after)
             await asyncio.sleep(0)
             at = None if _is_full(batch, at.kind, limit) else batch.following
-        await self._reseal(resealer, old, batch)
         return batch
 
-    def _tell_apart(self, record: Record, batch: Batch, old: list[Record]) -> None:
+    def _tell_apart(self, record: Record, batch: Batch) -> None:
         """Judge a record by the header of its blob, never by the column of the store."""
         batch.count.scanned += 1
         batch.count.size_bytes += len(record.blob)
         generation = header_generation(record.blob)
         if generation == batch.passage.before and record.id != self._own:
-            old.append(record)
+            batch.old.append(record)
         else:
-            self._note(record.id, generation, batch)
+            self._note(record.id, generation, batch.passage, batch.count)
 
-    async def _reseal(self, resealer: Resealer, old: Sequence[Record], batch: Batch) -> None:
-        if not old:
+    async def seal(self, resealer: Resealer, batch: Batch) -> None:
+        """Make what is to be written in the place of a batch's old records. After a failure it can be done again.
+
+        Raises:
+            StoreError: the store cannot be read.
+            DamagedKeyError, ResealerLostError: see Resealer.
+        """
+        if not batch.old:
             return
-        done = await resealer.reseal(old[0].id.kind, old)
-        for record, found in zip(old, done, strict=True):
+        done = await resealer.reseal(batch.old[0].id.kind, batch.old)
+        after, count = batch.passage.after, batch.count.copy()
+        puts: list[Put] = []
+        for at, (record, found) in enumerate(zip(batch.old, done, strict=True)):
+            if at % _PAGE_RECORDS == 0:
+                await asyncio.sleep(0)
             if isinstance(found, Reason):
-                await self._judge_failed(record, found, batch)
+                again = await self._store.get(record.id)
+                self._note_failed(record, again, found, batch.passage, count)
             else:
-                put = Put(record.id, found, batch.passage.after, record.revision)
-                batch.puts.append(put)
+                puts.append(Put(record.id, found, after, record.revision))
+        batch.puts, batch.count, batch.old = puts, count, []
 
-    async def _judge_failed(self, record: Record, reason: Reason, batch: Batch) -> None:
+    def _note_failed(
+        self,
+        record: Record,
+        again: Record | None,
+        reason: Reason,
+        passage: Passage,
+        count: BatchCount,
+    ) -> None:
         """Call a record failed only if it is still the one that was read."""
-        again = await self._store.get(record.id)
         if again is not None and again.revision == record.revision:
-            note_failed(batch.count, record.id, reason)
+            count.note(Outcome.FAILED, reason, *_name(record.id))
         else:
-            self._note_changed(record.id, again, batch)
+            self._note_changed(record.id, again, passage, count)
 
-    async def step_aside(self, batch: Batch) -> bool:
-        """Take out of a batch what others have changed since it was read; return whether there was anything."""
+    async def step_aside(self, batch: Batch) -> None:
+        """Take out of a batch what others have changed since it was read. After a failure it can be done again.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         kept: list[Put] = []
+        count = batch.count.copy()
         for position, put in enumerate(batch.puts):
             if position % _PAGE_RECORDS == 0:
                 await asyncio.sleep(0)
@@ -111,22 +131,22 @@ class Reader:
             if again is not None and again.revision == put.expected:
                 kept.append(put)
             else:
-                self._note_changed(put.id, again, batch)
-        lost = len(kept) < len(batch.puts)
-        batch.puts = kept
-        return lost
+                self._note_changed(put.id, again, batch.passage, count)
+        batch.puts, batch.count = kept, count
 
-    def _note_changed(self, record_id: RecordId, again: Record | None, batch: Batch) -> None:
-        name = (record_id.kind, record_id.key, record_id.version)
+    def _note_changed(
+        self, record_id: RecordId, again: Record | None, passage: Passage, count: BatchCount
+    ) -> None:
         if again is None:
-            batch.count.note(Outcome.VANISHED, Reason.REMOVED, *name)
+            count.note(Outcome.VANISHED, Reason.REMOVED, *_name(record_id))
         else:
-            self._note(record_id, header_generation(again.blob), batch)
+            self._note(record_id, header_generation(again.blob), passage, count)
 
-    def _note(self, record_id: RecordId, generation: int, batch: Batch) -> None:
+    def _note(
+        self, record_id: RecordId, generation: int, passage: Passage, count: BatchCount
+    ) -> None:
         """Count a record that is not re-encrypted here, by the generation it is under."""
-        passage, count = batch.passage, batch.count
-        name = (record_id.kind, record_id.key, record_id.version)
+        name = _name(record_id)
         if generation == passage.after or record_id == self._own:
             count.already_current += 1
         elif generation == UNKNOWN_GENERATION:
@@ -139,9 +159,8 @@ class Reader:
             count.note(Outcome.SKIPPED, Reason.NO_KEY, *name)
 
 
-def note_failed(count: BatchCount, record_id: RecordId, reason: Reason) -> None:
-    """Count a record that could not be re-encrypted."""
-    count.note(Outcome.FAILED, reason, record_id.kind, record_id.key, record_id.version)
+def _name(record_id: RecordId) -> tuple[str, str, str]:
+    return (record_id.kind, record_id.key, record_id.version)
 
 
 def _is_full(batch: Batch, kind: Kind, limit: int) -> bool:

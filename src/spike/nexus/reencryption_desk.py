@@ -9,7 +9,7 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
 import msgspec
@@ -31,7 +31,10 @@ from spike.storage.protocol import Kind, Record
 READY_S: Final = 30
 ANSWER_S: Final = 120
 """A batch takes milliseconds; a child that is silent for so long is stuck."""
-_BUFFER_BYTES: Final = 4 << 20
+_BUFFER_BYTES: Final = 16 << 20
+"""Room for the answers to two batches: who asks takes them only when it has asked everything."""
+_FRAME_BYTES: Final = 64 << 10
+"""A frame of this size lies whole in the socket: the child finds the next one there when it has done with one."""
 
 
 class ChildResealer:
@@ -46,6 +49,7 @@ class ChildResealer:
         self._pages = pages
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
+        self._asking, self._hearing = asyncio.Lock(), asyncio.Lock()
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Done)
         self._closing: asyncio.Task[None] | None = None
@@ -87,36 +91,45 @@ class ChildResealer:
 
     async def _meet(self, ours: socket.socket) -> None:
         self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=_BUFFER_BYTES)
-        _require_sound(await self._ask(Begin(self._passage), READY_S))
+        (answer,) = await self._ask([Begin(self._passage)], READY_S)
+        _require_sound(answer)
 
     async def reseal(self, kind: Kind, records: Sequence[Record]) -> Sequence[bytes | Reason]:
-        """See Resealer."""
-        rows = [(record.id.key, record.id.version, record.blob) for record in records]
-        done = await self._ask(Batch(kind, rows), ANSWER_S)
-        _require_sound(done)
-        if len(done.blobs) != len(records):
-            raise ResealerLostError(
-                "the process that re-encrypts gave an answer to another question"
-            )
-        if not done.failed:
-            return done.blobs
-        return [done.failed.get(at, blob) for at, blob in enumerate(done.blobs)]
+        """See Resealer. The next batch may be handed over while this one is in work: the child never waits for it.
 
-    async def _ask(self, question: Begin | Batch, patience_s: float) -> Done:
-        raw = self._encoder.encode(question)
+        A cancelled call leaves an answer behind that nobody takes: the child must be closed then.
+        """
+        batches = [
+            Batch(kind, [(it.id.key, it.id.version, it.blob) for it in part])
+            for part in _parts(records)
+        ]
+        done: list[bytes | Reason] = []
+        for each in await self._ask(batches, ANSWER_S):
+            _require_sound(each)
+            done += [each.failed.get(at, blob) for at, blob in enumerate(each.blobs)]
+        if len(done) != len(records):
+            raise ResealerLostError("the process that re-encrypts answered another question")
+        return done
+
+    async def _ask(self, questions: Sequence[Begin | Batch], patience_s: float) -> list[Done]:
         try:
             async with asyncio.timeout(patience_s):
-                self._writer.write(LENGTH.pack(len(raw)))
-                self._writer.write(raw)
-                await self._writer.drain()
-                (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-                if length > FRAME_LIMIT_BYTES:
-                    raise ResealerLostError(
-                        "the process that re-encrypts gave an impossible answer"
-                    )
-                return self._decoder.decode(await self._reader.readexactly(length))
+                # Answers come in the order of the questions, and these locks are held in the order they were asked for.
+                async with self._asking:
+                    for question in questions:
+                        raw = self._encoder.encode(question)
+                        self._writer.write(LENGTH.pack(len(raw)) + raw)
+                    await self._writer.drain()
+                async with self._hearing:
+                    return [self._decoder.decode(await self._answer()) for _ in questions]
         except (OSError, asyncio.IncompleteReadError, msgspec.DecodeError) as error:
             raise ResealerLostError("the process that re-encrypts has ended or is stuck") from error
+
+    async def _answer(self) -> bytes:
+        (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+        if length > FRAME_LIMIT_BYTES:
+            raise ResealerLostError("the process that re-encrypts gave an impossible answer")
+        return await self._reader.readexactly(length)
 
     async def close(self) -> None:
         """End the child, then wipe the shared pages. Idempotent; goes on to its end when it is cancelled."""
@@ -133,6 +146,16 @@ class ChildResealer:
         finally:
             for page in self._pages:
                 page.wipe()
+
+
+def _parts(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """Give the records in parts of about a frame each."""
+    begin = size_bytes = 0
+    for end, record in enumerate(records, 1):
+        size_bytes += len(record.blob)
+        if size_bytes >= _FRAME_BYTES or end == len(records):
+            yield records[begin:end]
+            begin, size_bytes = end, 0
 
 
 def _lent(key: KeyMemory) -> KeyMemory:

@@ -2,7 +2,7 @@
 
 * **Whether anybody is there** is seen by the requests that were answered since the last look.
 * **Beside requests** a batch is small, so that nobody waits long behind it, on the event loop or in the store; after it
-  the walk rests at least as long as the batch took. Where the event loop comes late to what was due, requests wait,
+  the walk rests RELIEF times as long as the batch took. Where the event loop comes late to what was due, requests wait,
   too: then the rest grows, up to RELIEF_LIMIT times, and shrinks again when the loop is on time.
 * **A maximum rate** and a pause hold in any case. Both are looked at for each batch, and while waiting every POLL_S.
 """
@@ -22,6 +22,8 @@ LARGE: Final = 512
 BATCH_BYTES: Final = 1 << 20
 """A batch ends with the record that brings its blobs to this size."""
 POLL_S: Final = 0.1
+RELIEF: Final = 2.0
+"""Beside requests it rests so many times as long as a batch took."""
 RELIEF_LIMIT: Final = 16.0
 _NOBODY_S: Final = 0.2
 """Nobody is there when so long nothing was asked for."""
@@ -53,7 +55,7 @@ class WalkPace:
         self._seen = served()
         self._alone_since = time() - _NOBODY_S
         self._size = SMALL
-        self._relief = 1.0
+        self._relief = RELIEF
         self._due = self._rate_due = time()
         self._marks: deque[tuple[float, int]] = deque()
 
@@ -84,7 +86,7 @@ class WalkPace:
         await self._sleep(pause_s)
         late_s = self._time() - began - pause_s
         grown = self._relief * 2 if late_s > _LATE_S else self._relief * 0.9
-        self._relief = min(max(grown, 1.0), RELIEF_LIMIT)
+        self._relief = min(max(grown, RELIEF), RELIEF_LIMIT)
 
     def _size_under(self, limits: Limits) -> int:
         self._size = min(self._size * 2, LARGE) if self.is_alone else SMALL
