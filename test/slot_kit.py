@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
+import lifecycle_kit
 from nexus_kit import RECOVER, RunningNexus
+from spike.crypto.slot import SlotKey, derive_slot_secret
+from spike.lifecycle import slot_change
+from spike.lifecycle.birth import NewSlot
+from spike.lifecycle.slot_key import Act
 
 SLOT = "/v1/backup/slot"
 ALICE = b"wicker plume 41 glacier dune hatch"
@@ -47,3 +53,20 @@ async def refused(nexus: RunningNexus, reason: str, *given: Any, **more: Any) ->
     assert (status, told["err"]) == (400, f"refused_{reason}"), told
     assert nexus.vault.opened.keyring_raw == before, "what is refused changes nothing"
     return str(told["message"])
+
+
+async def give_slot(nexus: RunningNexus, name: str, password: bytes) -> None:
+    """Add a slot as the call does, without its child: for tests about what comes after it."""
+    vault = nexus.vault
+    document, root = vault.opened.document, vault.opened.ring.root
+    slot_id, salt = secrets.token_hex(16), secrets.token_bytes(16)
+    with derive_slot_secret(password, salt, lifecycle_kit.LEAST_ARGON2) as secret:
+        key = SlotKey.from_slot_secret(
+            secret, bytes.fromhex(document.store_id), bytes.fromhex(slot_id)
+        )
+    new = NewSlot(name, lifecycle_kit.LEAST_ARGON2.phc(), salt, key.public, key.auth)
+    act = Act(vault.moment(), RECOVER, "a test")
+    following = slot_change.added(document, root, slot_id, new, act)
+    key_name = slot_change.next_key_name(document, slot_id)
+    async with vault.lock:
+        await vault.advance(vault.opened.ring.changed(following, {key_name: new.auth}))

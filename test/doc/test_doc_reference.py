@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from doc_kit import DOCS, ROOT, SOURCE, codes, page, rows, sections
+from doc_kit import ROOT, SOURCE, codes, page, rows, sections
 from spike.authority import book
 from spike.client import anchor as anchor_file
 from spike.crypto import record
@@ -172,11 +172,11 @@ PASSWORD = "the password of a fixture, no secret\n"
 
 def opened_alone(tmp_path: Path, password: str) -> subprocess.CompletedProcess[str]:
     """Run the page's program, in isolation from SPIKE, on copies of a kept installation."""
-    program = shutil.copy(DOCS / "reference" / "open_backup.py", tmp_path)
+    program = shutil.copy(ROOT / "tool" / "open_backup.py", tmp_path)
     store = shutil.copy(FIXTURE / "data" / "store.sqlite", tmp_path)
     (backup_file,) = (FIXTURE / "backup").glob("*.key-backup")
     return subprocess.run(
-        [sys.executable, "-I", program, str(backup_file), store, "fixture/one"],
+        [sys.executable, "-I", program, str(backup_file), "admin", store, "fixture/one"],
         input=password,
         capture_output=True,
         text=True,
@@ -194,7 +194,7 @@ def test_a_program_without_spike_opens_backup_and_secret(tmp_path: Path) -> None
 
 
 def test_that_program_is_short_and_refuses_another_password(tmp_path: Path) -> None:
-    text = (DOCS / "reference" / "open_backup.py").read_text(encoding="utf-8")
+    text = (ROOT / "tool" / "open_backup.py").read_text(encoding="utf-8")
     assert len(text.splitlines()) < 150
     assert "import spike" not in text
     assert "from spike" not in text

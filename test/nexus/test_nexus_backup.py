@@ -16,7 +16,7 @@ import lifecycle_kit
 from around_kit import eventually
 from lost_kit import PASSWORD, POLICIES, WEB, put
 from nexus_kit import RECOVER, SUPERUSER, RunningNexus, running
-from slot_kit import ALICE, OTHER, ask
+from slot_kit import ALICE, OTHER, ask, give_slot
 from spike.error import StoreUnavailableError
 from spike.lifecycle import anchor, backup
 from spike.lifecycle.backup_check import Present, judge_backup_untrusted
@@ -124,10 +124,10 @@ async def test_an_older_copy_put_back_is_noticed_and_says_whose_password_it_want
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with living(tmp_path) as (nexus, path):
-        assert (await ask(nexus, "add", "alice", ALICE))[0] == 200
+        await give_slot(nexus, "alice", ALICE)
         older = path.read_bytes()
         assert (await ask(nexus, "change", "alice", OTHER))[0] == 200
-        assert (await ask(nexus, "add", "bob", ALICE))[0] == 200
+        await give_slot(nexus, "bob", ALICE)
         path.write_bytes(older)
         with caplog.at_level(logging.CRITICAL, "spike.nexus.backup"):
             _, answer = await verified(nexus)
@@ -142,7 +142,7 @@ async def test_a_place_that_fails_is_named_with_the_password_that_its_old_copy_w
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with living(tmp_path) as (nexus, _):
-        assert (await ask(nexus, "add", "alice", ALICE))[0] == 200
+        await give_slot(nexus, "alice", ALICE)
 
         def full(self: Place, store_id: str, raw: bytes) -> None:
             raise StoreUnavailableError(
@@ -185,7 +185,7 @@ async def test_a_store_s_keyring_that_was_put_back_is_named_and_not_written_over
         record = await nexus.store.get(KEYRING_ID)
         assert record is not None
         older = record.blob
-        assert (await ask(nexus, "add", "alice", ALICE))[0] == 200
+        await give_slot(nexus, "alice", ALICE)
         record = await nexus.store.get(KEYRING_ID)
         assert record is not None
         await nexus.store.apply([Put(KEYRING_ID, older, 1, record.revision)], fence=None)
@@ -263,7 +263,7 @@ async def test_a_wrong_password_or_a_copy_that_does_not_open_keeps_no_date(tmp_p
 
 async def test_an_export_opens_with_any_slot_s_password(tmp_path: Path) -> None:
     async with living(tmp_path, PASSWORD) as (nexus, _):
-        assert (await ask(nexus, "add", "alice", ALICE))[0] == 200
+        await give_slot(nexus, "alice", ALICE)
         status, told = await nexus.call(SUPERUSER, EXPORT)
         assert status == 200
         exported = base64.b64decode(told["backup"])

@@ -1,8 +1,9 @@
 """Open a SPIKE key backup, and one secret of a store, with `cryptography` alone.
 
-    python open_backup.py BACKUP [STORE PATH]
+    python open_backup.py [--pending] BACKUP [SLOT [STORE PATH]]
 
-STORE is a store.sqlite that no Nexus has open. Prints what was found; keys are never shown.
+Asks for the password of SLOT, or of the first one. STORE is a store.sqlite that no Nexus has open. --pending opens a
+backup of a rotation that had not taken effect yet; be sure that it has. Shows no key.
 """
 
 from __future__ import annotations
@@ -42,10 +43,16 @@ def require(truth: bool, otherwise: str) -> None:
         sys.exit(otherwise)
 
 
+def first(found: list[Any], otherwise: str) -> Any:
+    require(bool(found), otherwise)
+    return found[0]
+
+
 def document(raw: bytes, thing: str) -> tuple[dict[str, Any], bytes, bytes]:
     """Return a document's body, what its MAC covers, and the MAC."""
     head, body, tail = raw.splitlines()
-    require(head == f"spike-{thing} 1".encode(), f"this is no {thing} of format 1")
+    known = (f"spike-{thing} 1".encode(), f"spike-{thing} 2".encode())
+    require(head in known, f"this is no {thing} of format 1 or 2")
     return json.loads(body), raw[: -len(tail) - 1], bytes.fromhex(tail[4:].decode())
 
 
@@ -68,8 +75,8 @@ def record(key: bytes, store: bytes, names: tuple[str, str, str, str], blob: byt
     return plain
 
 
-def open_slot(keyring: dict[str, Any], slot: dict[str, Any], password: str) -> bytes:
-    """Return the root key a slot's password gives."""
+def open_slot(keyring: dict[str, Any], slot: dict[str, Any], number: int, password: str) -> bytes:
+    """Return the root key of generation `number` that a slot's password gives."""
     bound = bytes.fromhex(keyring["store_id"]) + bytes.fromhex(slot["id"])
     cost = re.fullmatch(r"\$argon2id\$v=19\$m=(\d+),t=(\d+),p=(\d+)", slot["argon2"])
     assert cost is not None
@@ -82,9 +89,10 @@ def open_slot(keyring: dict[str, Any], slot: dict[str, Any], password: str) -> b
     auth = hkdf(secret, b"spike/slot/v1/auth" + bound)
     public = mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
     require(public == unpad(slot["public"]), "the password does not open this slot")
-    copy = slot["roots"][0]
-    header = {"format": 1, "store_id": keyring["store_id"], "lineage": keyring["lineage"]}
-    header |= {"slot_id": slot["id"]}
+    copies = [each for each in slot["roots"] if each["generation"] == number]
+    copy = first(copies, "this slot holds no copy of the active root key")
+    header = {"format": 1, **{name: keyring[name] for name in ("store_id", "lineage")}}
+    header["slot_id"] = slot["id"]
     header |= {name: slot[name] for name in ("name", "kind", "argon2", "salt", "public")}
     header |= {name: copy[name] for name in ("generation", "check", "sealed_at", "pending")}
     info = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -96,17 +104,19 @@ def open_slot(keyring: dict[str, Any], slot: dict[str, Any], password: str) -> b
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
-    backup, backup_covered, backup_mac = document(Path(arguments[0]).read_bytes(), "backup")
+    pending, (path, *rest) = "--pending" in sys.argv, [a for a in sys.argv[1:] if a[:2] != "--"]
+    backup, backup_covered, backup_mac = document(Path(path).read_bytes(), "backup")
+    require(pending or not backup.get("pending"), "this backup is pending: see --pending")
     keyring, covered, tag = document(unpad(backup["keyring"]), "keyring")
-    store, slot = bytes.fromhex(keyring["store_id"]), keyring["slots"][0]
-    root = open_slot(keyring, slot, getpass.getpass("Password: "))
+    store = bytes.fromhex(keyring["store_id"])
     number = next(r["number"] for r in keyring["roots"] if r["history"][-1]["state"] == "active")
+    slots = [slot for slot in keyring["slots"] if slot["kind"] == "password"]
+    names = ", ".join(slot["name"] for slot in slots)
+    slot = first([s for s in slots if rest[:1] in ([], [s["name"]])], f"the slots are: {names}")
+    root = open_slot(keyring, slot, number, getpass.getpass("Password: "))
     bound = store + number.to_bytes(4, "big")
-    for purpose, text, found in (
-        (b"keyring-mac", covered, tag),
-        (b"backup-mac", backup_covered, backup_mac),
-    ):
+    macs = ((b"keyring-mac", covered, tag), (b"backup-mac", backup_covered, backup_mac))
+    for purpose, text, found in macs:
         key = hkdf(root, b"spike/root/v1/" + purpose + bound)
         require(mac(key, text) == found, f"the {purpose.decode()} does not fit")
     print(f"store {keyring['store_id']}, slot {slot['name']}, root key of generation {number}")
@@ -114,10 +124,11 @@ def main() -> None:
     for wrapped in keyring["keys"]:
         name = f"{wrapped['purpose']}/{wrapped['slot']}/{wrapped['number']}"
         wrapping = hkdf(root, b"spike/root/v1/wrap" + store + wrapped["root"].to_bytes(4, "big"))
-        names = ("wrapped-key", name, "", "")
-        keys[name] = record(wrapping, store, names, unpad(wrapped["wrapped"]))
-    if len(arguments) == 3:
-        show(Path(arguments[1]), arguments[2], store, keys)
+        if wrapped["wrapped"]:  # else it was destroyed
+            place = ("wrapped-key", name, "", "")
+            keys[name] = record(wrapping, store, place, unpad(wrapped["wrapped"]))
+    if len(rest) == 3:
+        show(Path(rest[1]), rest[2], store, keys)
 
 
 def show(database: Path, path: str, store: bytes, keys: dict[str, bytes]) -> None:
