@@ -51,8 +51,7 @@ def first(found: list[Any], otherwise: str) -> Any:
 def document(raw: bytes, thing: str) -> tuple[dict[str, Any], bytes, bytes]:
     """Return a document's body, what its MAC covers, and the MAC."""
     head, body, tail = raw.splitlines()
-    known = (f"spike-{thing} 1".encode(), f"spike-{thing} 2".encode())
-    require(head in known, f"this is no {thing} of format 1 or 2")
+    require(head.decode()[:-1] == f"spike-{thing} " and head[-1:] in b"12", f"this is no {thing}")
     return json.loads(body), raw[: -len(tail) - 1], bytes.fromhex(tail[4:].decode())
 
 
@@ -91,8 +90,8 @@ def open_slot(keyring: dict[str, Any], slot: dict[str, Any], number: int, passwo
     require(public == unpad(slot["public"]), "the password does not open this slot")
     copies = [each for each in slot["roots"] if each["generation"] == number]
     copy = first(copies, "this slot holds no copy of the active root key")
-    header = {"format": 1, **{name: keyring[name] for name in ("store_id", "lineage")}}
-    header["slot_id"] = slot["id"]
+    header = {"format": 1} | {name: keyring[name] for name in ("store_id", "lineage")}
+    header |= {"slot_id": slot["id"]}
     header |= {name: slot[name] for name in ("name", "kind", "argon2", "salt", "public")}
     header |= {name: copy[name] for name in ("generation", "check", "sealed_at", "pending")}
     info = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
@@ -110,9 +109,9 @@ def main() -> None:
     keyring, covered, tag = document(unpad(backup["keyring"]), "keyring")
     store = bytes.fromhex(keyring["store_id"])
     number = next(r["number"] for r in keyring["roots"] if r["history"][-1]["state"] == "active")
-    slots = [slot for slot in keyring["slots"] if slot["kind"] == "password"]
-    names = ", ".join(slot["name"] for slot in slots)
-    slot = first([s for s in slots if rest[:1] in ([], [s["name"]])], f"the slots are: {names}")
+    slots = [s for s in keyring["slots"] if s["kind"] == "password"]
+    named = [s for s in slots if rest[:1] in ([], [s["name"]])]
+    slot = first(named, "the slots are: " + ", ".join(s["name"] for s in slots))
     root = open_slot(keyring, slot, number, getpass.getpass("Password: "))
     bound = store + number.to_bytes(4, "big")
     macs = ((b"keyring-mac", covered, tag), (b"backup-mac", backup_covered, backup_mac))
