@@ -66,10 +66,13 @@ def test_help_that_cannot_be_written_is_one_sentence_and_a_code(program: str, fu
 
 
 @pytest.mark.parametrize("program", PROGRAMS[1:3])
-def test_what_serves_says_why_it_does_not_start_or_ends_quietly(program: str) -> None:
-    ran = sh('"$@" <&- >&- 2>&-', str(BIN / program))
+def test_what_serves_says_why_it_does_not_start_or_ends_quietly(
+    program: str, tmp_path: Path
+) -> None:
+    home = str(tmp_path)  # whoever may, makes his store before he is told that he has no identity
+    ran = sh('"$@" <&- >&- 2>&-', str(BIN / program), HOME=home)
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
-    ran = sh('"$@" <&- >&-', str(BIN / program))
+    ran = sh('"$@" <&- >&-', str(BIN / program), HOME=home)
     assert "SPIFFE_ENDPOINT_SOCKET" in ran.stderr
 
 
