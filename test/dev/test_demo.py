@@ -33,12 +33,18 @@ CHOSEN = [
 ]
 
 
-def run_demo(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for what the demo makes, with a path short enough for sockets whatever the user is called."""
+    return tmp_path_factory.mktemp("d")
+
+
+def run_demo(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [SPIKE, "dev", "--demo", *arguments],
         capture_output=True,
         text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(place)},
         timeout=LIMIT_S,
         check=False,
         start_new_session=True,
@@ -49,39 +55,39 @@ def claims_of(chapter: Chapter[Any]) -> list[Claim[Any]]:
     return [each for scene in chapter.scenes for each in scene.claims]
 
 
-def test_every_claim_is_true_and_nothing_is_left(tmp_path: Path) -> None:
-    ran = run_demo(tmp_path)
+def test_every_claim_is_true_and_nothing_is_left(place: Path) -> None:
+    ran = run_demo(place)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     lines = [line for line in ran.stdout.split("\n") if line.startswith("  ok  ")]
     expected = [each.says for chapter in CHAPTERS for each in claims_of(chapter)]
     assert [line[6:].rpartition(" (")[0] for line in lines] == expected
     assert f"{len(expected)} claims, all true" in ran.stdout
-    assert not any(tmp_path.iterdir())
+    assert not any(place.iterdir())
     record("claims of the demo", len(expected), "all true")
 
 
 @pytest.mark.parametrize(("chapter", "sabotage"), CHOSEN, ids=[each.name for _, each in CHOSEN])
 def test_sabotage_makes_the_claim_false_that_it_breaks(
-    chapter: Chapter[Any], sabotage: Sabotage[Any], tmp_path: Path
+    chapter: Chapter[Any], sabotage: Sabotage[Any], place: Path
 ) -> None:
-    ran = run_demo(tmp_path, chapter.name, "--sabotage", sabotage.name)
+    ran = run_demo(place, chapter.name, "--sabotage", sabotage.name)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     false = [line for line in ran.stdout.split("\n") if line.startswith("FALSE  ")]
     assert [line.rpartition("[")[2] for line in false] == [f"{sabotage.exposed_by}]"]
     assert "could not be checked" not in ran.stdout
     assert sabotage.name in ran.stdout
-    assert not any(tmp_path.iterdir())
+    assert not any(place.iterdir())
     what = f"demo sabotaged with {sabotage.name}"
     record(what, 1, f"{sabotage.exposed_by} is false, and is named")
 
 
-def test_sabotages_are_listed_one_a_line(tmp_path: Path) -> None:
-    ran = run_demo(tmp_path, "--sabotage", "list")
+def test_sabotages_are_listed_one_a_line(place: Path) -> None:
+    ran = run_demo(place, "--sabotage", "list")
     assert ran.returncode == 0
     assert ran.stdout.split("\n") == [*NAMES, ""]
     assert len(set(NAMES)) == len(NAMES)
     for chapter in CHAPTERS:
-        ran = run_demo(tmp_path, chapter.name, "--sabotage", "list")
+        ran = run_demo(place, chapter.name, "--sabotage", "list")
         assert ran.returncode == 0
         assert ran.stdout.split("\n") == [*(each.name for each in chapter.sabotages), ""]
 
@@ -90,9 +96,9 @@ def test_sabotages_are_listed_one_a_line(tmp_path: Path) -> None:
     "arguments", [("no-such-chapter",), ("main", "--sabotage", "no-such-thing")]
 )
 def test_unknown_name_is_wrong_usage_and_lists_the_known(
-    arguments: tuple[str, ...], tmp_path: Path
+    arguments: tuple[str, ...], place: Path
 ) -> None:
-    ran = run_demo(tmp_path, *arguments)
+    ran = run_demo(place, *arguments)
     assert ran.returncode == 2
     assert ran.stderr.startswith("Error: there is no")
     assert "Next: choose one of: " in ran.stderr
