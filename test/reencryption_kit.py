@@ -85,7 +85,7 @@ async def furnish(nexus: RunningNexus, secret_count: int) -> dict[str, dict[str,
                 MUST_NOT_EXIST,
             ),
             sealed.put(RecordId(ADMIN, "one"), b"any", MUST_NOT_EXIST),
-            sealed.put(RecordId(PROGRESS, EARLIER), earlier, MUST_NOT_EXIST),
+            sealed.put(RecordId(PROGRESS, EARLIER, "9"), earlier, MUST_NOT_EXIST),
         ]
     )
     return written

@@ -34,6 +34,7 @@ from spike.nexus.opened import Stop
 from spike.nexus.record_check import SEALED_KINDS
 from spike.nexus.reencryption import Reencryption
 from spike.nexus.reencryption_batch import WALKED
+from spike.nexus.reencryption_pace import Limits
 from spike.nexus.reencryption_sweep import sweep
 from spike.storage import protocol
 from spike.storage.memory import MemoryStore
@@ -109,7 +110,7 @@ async def test_an_earlier_rotation_keeps_its_progress(nexus: RunningNexus) -> No
     await furnish(nexus, 1)
     await flip(nexus.vault)
     await walk_of(nexus.vault).run()
-    kept = await nexus.store.get(RecordId(PROGRESS, EARLIER))
+    kept = await nexus.store.get(RecordId(PROGRESS, EARLIER, "9"))
     assert kept is not None
     assert generation_of_untrusted(kept.blob) == 2
 
@@ -183,6 +184,22 @@ async def test_a_record_under_a_third_key_is_skipped_by_name(nexus: RunningNexus
     assert progress.skipped[Reason.OTHER_GENERATION] == progress.skipped_total > 0
     assert "second" in {each.key for each in progress.named}
     assert set(await under(nexus.store)) == {2, 3}
+
+
+async def test_a_rotation_that_leaves_two_keys_keeps_the_progress_of_each(
+    nexus: RunningNexus,
+) -> None:
+    written = await furnish(nexus, 4)
+    await flip(nexus.vault)
+    await nexus.vault.opened.secrets.put("second", {"k": "v"})
+    await flip(nexus.vault)
+    first = await walk_of(nexus.vault).run()
+    second = await Reencryption(nexus.vault, ROTATION, 2, Limits).run()
+    assert (second.failed, second.skipped, second.before) == (0, {}, 2)
+    assert await walk_of(nexus.vault).run() == first
+    assert set(await under(nexus.store)) == {3}
+    for path, values in written.items():
+        assert await nexus.vault.opened.secrets.get(path, 0) == values
 
 
 @pytest.fixture
@@ -492,7 +509,7 @@ async def test_progress_put_back_or_deleted_makes_it_look_again_and_lose_nothing
     nexus, store = between
     written = await furnish(nexus, 10)
     await flip(nexus.vault)
-    own = RecordId(PROGRESS, ROTATION)
+    own = RecordId(PROGRESS, ROTATION, "1")
 
     async def delete(_page: Page[Record]) -> None:
         found = await store.real.get(own)
@@ -509,7 +526,7 @@ async def test_made_up_progress_is_not_believed(nexus: RunningNexus) -> None:
     await flip(nexus.vault)
     other = await one(nexus.store, SECRET, 0)
     await nexus.store.put(
-        Put(RecordId(PROGRESS, ROTATION), other.blob, 1, protocol.MUST_NOT_EXIST), fence=None
+        Put(RecordId(PROGRESS, ROTATION, "1"), other.blob, 1, protocol.MUST_NOT_EXIST), fence=None
     )
     added_up(await walk_of(nexus.vault).run(), len(await everything(nexus.store)))
     await checked(nexus, written)

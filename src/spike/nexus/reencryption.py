@@ -90,7 +90,7 @@ class Reencryption:
         self._before = before
         self._pace = pace or WalkPace(lambda: vault.served, limits, time=_now_s)
         self._child_from = child_from
-        self._id = RecordId(PROGRESS, rotation_id)
+        self._id = RecordId(PROGRESS, rotation_id, str(before))
         self._progress = begun(rotation_id, before, 0)
         self._revision: Revision | None = None
         self._resealer: Resealer | None = None
