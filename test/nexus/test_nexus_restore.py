@@ -220,7 +220,7 @@ async def test_a_whole_store_of_the_intruders_own_is_refused(lost: Lost) -> None
 
 
 async def test_a_damaged_keyring_is_named_and_a_backup_takes_its_place(lost: Lost) -> None:
-    async with running(lost.data, place=lost.place, born=False) as nexus:
+    async with running(lost.data, born=False) as nexus:  # no backup place is configured
         record = await keyring_of(nexus.store)
         await overwrite(nexus.store, record, record.blob[:-100])
         await refused(nexus, "damaged")
@@ -230,13 +230,52 @@ async def test_a_damaged_keyring_is_named_and_a_backup_takes_its_place(lost: Los
 
 
 async def test_a_lost_keyring_does_not_make_the_store_new(lost: Lost) -> None:
-    async with running(lost.data, place=lost.place, born=False) as nexus:
+    async with running(lost.data, born=False) as nexus:
         record = await keyring_of(nexus.store)
         await nexus.store.apply([Delete(record.id, record.revision)], fence=None)
         asked = await nexus.seal(SUPERUSER, PASSWORD)
         status, told = await nexus.call(SUPERUSER, "/v1/operator/init", {**asked, "slotName": "x"})
         assert (status, told["err"]) == (400, "refused_store_not_empty")
         await refused(nexus, "not_initialized")
+        assert (await nexus.restore(PASSWORD, backup=lost.backup_path.read_bytes()))[0] == 200
+
+
+@pytest.mark.parametrize("how", ["gone", "damaged"])
+async def test_a_keyring_that_is_lost_is_the_newest_one_of_the_backup_places(
+    lost: Lost, how: str
+) -> None:
+    """Nothing is handed in; an older copy and a stranger's file lie beside."""
+    other = lost.place / f"spike-{lost.store_id}.key-backup.old"
+    other.write_bytes(lost.backup_path.read_bytes())
+    await restored_once(lost)
+    async with running(lost.data, place=lost.place, born=False) as nexus:
+        record = await keyring_of(nexus.store)
+        if how == "gone":
+            await nexus.store.apply([Delete(record.id, record.revision)], fence=None)
+        else:
+            await overwrite(nexus.store, record, record.blob[:-100])
+        asked = await nexus.seal(RESTORE, PASSWORD)
+        target = "/v1/operator/restore?action=password"
+        status, told = await nexus.call(RESTORE, target, asked)
+        assert status == 200, told
+        assert any(str(lost.backup_path) in remark for remark in told["remarks"])
+        assert told["preview"]["epoch"] == 2
+        assert (await nexus.call(RESTORE, target, {"confirm": told["confirm"]}))[0] == 200
+        assert await got(nexus, "a") == (200, {"data": {"k": "1"}})
+
+
+async def test_of_two_stores_backups_in_one_place_none_is_chosen(
+    lost: Lost, tmp_path: Path
+) -> None:
+    born = lifecycle_kit.born()
+    document, root = born.ring.document, born.ring.root
+    anchor_raw = anchor.encode(anchor.anchor_of(document, 0), root)
+    raw = backup.encode(born.raw, anchor_raw, lifecycle_kit.AT, document, root)
+    (lost.place / f"spike-{document.store_id}.key-backup").write_bytes(raw)
+    async with running(lost.data, place=lost.place, born=False) as nexus:
+        record = await keyring_of(nexus.store)
+        await nexus.store.apply([Delete(record.id, record.revision)], fence=None)
+        await refused(nexus, "foreign")
         assert (await nexus.restore(PASSWORD, backup=lost.backup_path.read_bytes()))[0] == 200
 
 

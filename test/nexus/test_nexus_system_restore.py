@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lifecycle.test_rotation import incoming_for, plan, to_flip
 from lifecycle_kit import copy_of
 from mortal_store import Dead, MortalStore
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from size import record
 from spike.lifecycle import restore as rules
+from spike.lifecycle.keyring import KeyPurpose
 from spike.lifecycle.refusal import RefusalError
+from spike.lifecycle.rotation import prepared
+from spike.lifecycle.rotation_plan import numbers_of
 from spike.lifecycle.system_restore import LINEAGE_LEAP
 from spike.memory.key_memory import KeyMemory
 from spike.nexus import system_backup_desk
@@ -191,6 +195,46 @@ async def test_a_whole_store_comes_up_as_another_life_of_it(made: bytes, tmp_pat
         status, _ = await nexus.restore(PASSWORD)
         assert status == 200
         await require_all(nexus)
+
+
+async def in_the_middle(nexus: RunningNexus, *, is_flipped: bool) -> None:
+    """Bring a Nexus into the middle of a rotation: before its flip, or with records under two generations."""
+    vault = nexus.vault
+    ring, asked = vault.opened.ring, plan()
+    if is_flipped:
+        await vault.advance(to_flip(ring, asked))
+        return
+    incoming = incoming_for(ring, asked)
+    numbers = numbers_of(ring.document, asked)
+    document = prepared(ring, asked, numbers, incoming, vault.moment())
+    await vault.advance(ring.replaced(document))
+
+
+@pytest.mark.parametrize("is_flipped", [False, True], ids=["before the flip", "re-encrypting"])
+async def test_a_backup_from_the_middle_of_a_rotation_goes_on_from_there(is_flipped: bool) -> None:
+    secret = "/v1/store/secrets"
+    async with running(password=PASSWORD) as nexus:
+        for path in ("old", "new"):
+            if path == "new":
+                await in_the_middle(nexus, is_flipped=is_flipped)
+            asked = {"path": path, "values": {"k": path}}
+            assert (await nexus.call(SUPERUSER, secret, asked))[0] == 200
+        rotation = nexus.vault.opened.document.rotation
+        assert rotation is not None
+        raw = await created(nexus)
+    summary, _ = parsed(raw)
+    generations = {
+        line.generation for line in summary.manifest.hint.census if line.kind == "secret"
+    }
+    assert generations == ({1, 2} if is_flipped else {1})
+    async with running(store=MemoryStore(), born=False) as nexus:
+        await restored(nexus, raw)
+        document = nexus.vault.opened.document
+        assert document.rotation == rotation
+        assert document.active_key(KeyPurpose.RECORD).number == max(generations)
+        for path in ("old", "new"):
+            status, answer = await nexus.call(SUPERUSER, secret + "?action=get", {"path": path})
+            assert (status, answer["data"]) == (200, {"k": path})
 
 
 async def test_a_preview_changes_nothing_and_another_file_is_not_taken_for_it(

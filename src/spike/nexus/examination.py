@@ -77,6 +77,7 @@ class Asked:
     actor: str
     accept_older: bool = False
     system: SystemAsked | None = None
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ async def examine(
         tried=tried,
         actor=asked.actor,
         accepted=tuple(objections),
-        remarks=heard.remarks(),
+        remarks=(*asked.remarks, *heard.remarks()),
         system=system,
     )
 

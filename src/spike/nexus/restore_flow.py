@@ -35,6 +35,7 @@ from spike.nexus.examination import (
 from spike.nexus.opened import Opened
 from spike.nexus.password_child import Derive
 from spike.nexus.password_desk import PasswordSession
+from spike.nexus.place_search import with_newest
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
 from spike.nexus.store_room import require_room
@@ -89,12 +90,13 @@ class RestoreDesk:
             self.require_locked()
             try:
                 stored = await self.stored_for(given.asked)
+                asked = await with_newest(self._vault, stored, given.asked)
                 raw = None if stored is None else stored.blob
-                candidate = rules.choose(raw, given.asked.backup)
+                candidate = rules.choose(raw, asked.backup)
                 chosen = rules.choose_slot(candidate.held, given.slot_name)
                 tried = Tried(candidate, chosen, stored)
                 root = await self._open_slot(session, given.sealed_password, tried)
-                found = await self.examined(root, tried, given.asked)
+                found = await self.examined(root, tried, asked)
             except StoreCorruptError as error:
                 raise RefusalError(Reason.DAMAGED, error.message, error.next_step) from error
             return self.hold(found)

@@ -33,6 +33,7 @@ from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import Asked, Tried, slots_in_places
 from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk, PasswordSession
+from spike.nexus.place_search import with_newest
 from spike.nexus.restore_flow import Preview, RestoreDesk
 from spike.nexus.ring_commit import commit
 from spike.nexus.vault import Vault
@@ -196,6 +197,7 @@ class ShardDesk:
 
     async def _restore(self, arrived: Arrived, asked: Asked, preview_only: bool) -> Progress:
         stored = await self.restores.stored_for(asked)
+        asked = await with_newest(self._vault, stored, asked)
         candidate = rules.choose(None if stored is None else stored.blob, asked.backup)
         tried = Tried(candidate, rules.choose_shard_slot(candidate.held), stored)
         _require_set(arrived, tried)
