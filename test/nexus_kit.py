@@ -29,6 +29,8 @@ from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.cipher_oldest_call import CipherOldestCalls
 from spike.nexus.dispatch import Dispatcher
+from spike.nexus.drill import DrillDesk
+from spike.nexus.drill_call import DrillCalls
 from spike.nexus.examination import Witnesses
 from spike.nexus.factory_reset import ResetDesk
 from spike.nexus.keeper_call import KeeperCalls
@@ -101,8 +103,10 @@ class RunningNexus:
         keepers: KeeperDesk,
         verifier: Verifier,
         rehearser: Rehearser,
+        drills: DrillDesk,
     ) -> None:
         self.rehearser = rehearser
+        self.drills = drills
         self.ca = ca
         self.verifier = verifier
         self.arrivals: SystemRestoreDesk
@@ -252,6 +256,8 @@ async def running(
         rehearser = Rehearser(keeper_desk)
         arrivals = SystemRestoreDesk(vault, restores)
         stack.callback(arrivals.forget)
+        drills = DrillDesk(vault, desk, restores)
+        stack.push_async_callback(drills.close)
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
@@ -273,6 +279,7 @@ async def running(
             **CipherOldestCalls(vault, UsageBook(vault)).handlers(),
             **ShardCalls(shards, MemoryWatch(vault)).handlers(),
             **KeeperCalls(keeper_desk, rehearser).handlers(),
+            **DrillCalls(vault, drills, desk, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
             **ResetCalls(vault, ResetDesk(keeper_desk)).handlers(),
             **SystemRestoreCalls(
@@ -298,7 +305,7 @@ async def running(
         if unattended:
             loop = asyncio.create_task(KeeperLoop(keeper_desk).run())
             stack.push_async_callback(_cancelled, loop)
-        started = RunningNexus(ca, server, vault, extra, keeper_desk, verifier, rehearser)
+        started = RunningNexus(ca, server, vault, extra, keeper_desk, verifier, rehearser, drills)
         started.arrivals, started.restores = arrivals, restores
         stack.callback(started.close)
         yield started

@@ -168,7 +168,7 @@ async def test_it_is_done_by_itself_once_and_after_each_change(around: Around) -
 
 async def test_the_loop_rehearses(around: Around) -> None:
     async with around.nexus(born=True) as nexus:
-        loop = asyncio.create_task(ProofLoop(nexus.rehearser, 0.01).run())
+        loop = asyncio.create_task(ProofLoop(nexus.rehearser.run_if_due, 0.01).run())
         await eventually(lambda: nexus.rehearser.last is not None)
         loop.cancel()
         await asyncio.wait([loop])

@@ -20,6 +20,7 @@ from spike.error import (
 )
 from spike.wire import (
     cipher,
+    drill,
     go_json,
     key,
     operator,
@@ -208,6 +209,19 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ("/v1/operator/password", "begin", "{}", Empty()),
     ("/v1/keeper", "refresh", "{}", Empty()),
     ("/v1/keeper", "rehearse", "{}", Empty()),
+    (
+        "/v1/drill",
+        "",
+        '{"session":"s","sealedPassword":"AA==","slotName":"n","full":true}',
+        drill.DrillBeginRequest("s", b"\0", "n", True),
+    ),
+    ("/v1/drill", "report", "{}", Empty()),
+    (
+        "/v1/drill",
+        "record",
+        '{"name":"n","outcome":"failed","note":"t"}',
+        drill.DrillRecordRequest("n", "failed", "t"),
+    ),
     (
         "/v1/keeper",
         "reshape",

@@ -13,6 +13,7 @@ from typing import Final, Protocol, Self
 from spike.client.answer import raw_of
 from spike.client.backup import BackupCalls
 from spike.client.caller import ANSWER_TIMEOUT_S, A, Exchange, Q
+from spike.client.drill import DrillCalls
 from spike.client.key import KeyCalls
 from spike.client.password import PasswordFor
 from spike.client.pool import Body, Pool
@@ -60,7 +61,7 @@ class Source(Protocol):
         """Stop."""
 
 
-class NexusClient(RootKeyCalls, BackupCalls, KeyCalls, SystemBackupCalls):
+class NexusClient(RootKeyCalls, BackupCalls, DrillCalls, KeyCalls, SystemBackupCalls):
     """Speaks with one Nexus under this process's SPIFFE identity.
 
         with NexusClient.from_environment() as nexus:

@@ -75,6 +75,17 @@ def drilled(document: Keyring, kind: DrillKind, noted: Noted) -> Keyring:
     return _with(document, proof, kind.value, noted)
 
 
+def verified(document: Keyring, slot_name: str, at: str) -> Keyring:
+    """Return the keyring in which a slot was opened at that moment; with an empty name the same."""
+    return msgspec.structs.replace(
+        document,
+        slots=tuple(
+            msgspec.structs.replace(slot, verified_at=at) if slot.name == slot_name else slot
+            for slot in document.slots
+        ),
+    )
+
+
 def rehearsed(document: Keyring, noted: Noted) -> Keyring | None:
     """Return the keyring in which a rehearsal is noted, or None where it says what the last one said."""
     proof = document.proof or Proof()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
@@ -244,8 +244,9 @@ class Rehearser:
 class ProofLoop:
     """Does by itself what proves a recovery, when it is due."""
 
-    def __init__(self, rehearser: Rehearser, pause_s: float) -> None:
-        self._rehearser = rehearser
+    def __init__(self, due: Callable[[], Awaitable[None]], pause_s: float) -> None:
+        """`due` does what is due, if it is."""
+        self._due = due
         self._pause_s = pause_s
 
     async def run(self) -> None:
@@ -253,11 +254,11 @@ class ProofLoop:
         while True:
             await asyncio.sleep(self._pause_s)
             try:
-                await self._rehearser.run_if_due()
+                await self._due()
             except SpikeError as error:
-                _log.error("no rehearsal: %s", error.message)
+                _log.error("no proof that recovery works: %s", error.message)
             except Exception:  # noqa: BLE001  a loop that ends would be missed by nobody
-                _log.exception("the rehearsal met a fault; it is tried again")
+                _log.exception("a proof of recovery met a fault; it is tried again")
 
 
 def _rehearsed(document: Keyring, noted: proof.Noted) -> Keyring:

@@ -17,6 +17,8 @@ from spike.nexus.birth_flow import bear_volatile
 from spike.nexus.cipher_call import CipherCalls
 from spike.nexus.cipher_oldest_call import CipherOldestCalls
 from spike.nexus.dispatch import Dispatcher
+from spike.nexus.drill import DRILL_LOOK_S, DrillDesk
+from spike.nexus.drill_call import DrillCalls
 from spike.nexus.factory_reset import ResetDesk
 from spike.nexus.keeper_call import KeeperCalls
 from spike.nexus.keeper_desk import KeeperDesk
@@ -108,8 +110,8 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         await stack.enter_async_context(_running(copies.run()))
         await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
         rehearser = Rehearser(keepers)
-        proofs = ProofLoop(rehearser, setting.keepers.interval_s)
-        await stack.enter_async_context(_running(proofs.run()))
+        drills = DrillDesk(vault, desk, restores)
+        await stack.enter_async_context(_proving(rehearser, drills, setting.keepers.interval_s))
         await stack.enter_async_context(_running(usage.run()))
         handlers = {
             **SECRET_HANDLERS,
@@ -132,6 +134,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
             **CipherOldestCalls(vault, usage).handlers(),
             **ShardCalls(shards, watch).handlers(),
             **KeeperCalls(keepers, rehearser).handlers(),
+            **DrillCalls(vault, drills, desk, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
             **ResetCalls(vault, ResetDesk(keepers)).handlers(),
             **SystemRestoreCalls(keepers, desk, restores, arrivals, watch).handlers(),
@@ -181,6 +184,21 @@ def _keepers(setting: NexusSetting, vault: Vault, source: X509Source) -> KeeperD
         return KeeperDesk(vault)
     roles = setting.roles
     return KeeperDesk(vault, Roster(setting.keepers, lambda peer: KeeperLink(peer, source, roles)))
+
+
+@contextlib.asynccontextmanager
+async def _proving(
+    rehearser: Rehearser, drills: DrillDesk, interval_s: float
+) -> AsyncIterator[None]:
+    """Prove by itself, when it is due, that recovery would work."""
+    async with (
+        _running(ProofLoop(rehearser.run_if_due, interval_s).run()),
+        _running(ProofLoop(drills.run_if_due, DRILL_LOOK_S).run()),
+    ):
+        try:
+            yield
+        finally:
+            await drills.close()
 
 
 @contextlib.asynccontextmanager

@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "backup": Entry(
         "spike.pilot.command.backup:backup", "Look after the root key's backup and its passwords."
     ),
+    "drill": Entry("spike.pilot.command.drill:drill", "Prove that a recovery would work."),
     "restore": Entry("spike.pilot.command.restore:restore", "Bring the root key back."),
     "factory-reset": Entry(
         "spike.pilot.command.factory_reset:factory_reset", "Erase the whole store."

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, NewType, TypeVar
 from spike.wire import (
     backup,
     cipher,
+    drill,
     key,
     operator,
     own,
@@ -325,6 +326,16 @@ OPERATOR_FACTORY_RESET: Final = Call(
     needs_root_key=False,
 )
 
+_DRILL: Final = "/v1/drill"
+
+DRILL_BEGIN: Final = Call(CallName("drill begin"), _DRILL, "", drill.DrillBeginRequest, drill.Drill)
+DRILL_REPORT: Final = Call(
+    CallName("drill report"), _DRILL, "report", Empty, drill.DrillReportAnswer
+)
+DRILL_RECORD: Final = Call(
+    CallName("drill record"), _DRILL, "record", drill.DrillRecordRequest, Empty
+)
+
 AnyCall = Call[Any, Any]
 
 CALLS: Final[tuple[AnyCall, ...]] = (
@@ -374,6 +385,9 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     OPERATOR_RESTORE_SYSTEM,
     OPERATOR_RESTORE_UNDO,
     OPERATOR_FACTORY_RESET,
+    DRILL_BEGIN,
+    DRILL_REPORT,
+    DRILL_RECORD,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}
