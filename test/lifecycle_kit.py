@@ -81,9 +81,9 @@ def _step(state: State) -> Transition:
     return Transition(state=state, at=AT, actor=ADMIN, reason="a test")
 
 
-def born(name: str = "admin", password: bytes | None = None) -> Born:
+def born(name: str = "admin", password: bytes | None = None, at: str = AT) -> Born:
     """Return a new store with one slot, of a random slot secret or of a password at the least cost."""
-    origin = Origin(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16), AT, ADMIN)
+    origin = Origin(secrets.token_hex(16), secrets.token_hex(16), secrets.token_hex(16), at, ADMIN)
     salt = secrets.token_bytes(16)
     secret = (
         KeyMemory.generate()

@@ -206,6 +206,7 @@ async def running(
     ca: Ca | None = None,
     environment: Mapping[str, str] | None = None,
     born: bool = True,
+    born_at: str = "",
     password: bytes | None = None,
     limits: Limits | None = None,
     federated: Sequence[Ca] = (),
@@ -239,7 +240,7 @@ async def running(
         keeper_desk = KeeperDesk(vault, roster)
         stack.callback(keeper_desk.close)
         if born:
-            await give_birth(vault, password, keeper_desk)
+            await give_birth(vault, password, keeper_desk, born_at)
         desk, restores = PasswordDesk(), RestoreDesk(vault, witnesses or keeper_desk.witnesses)
         stack.push_async_callback(desk.close)
         stack.callback(restores.forget)
@@ -270,6 +271,7 @@ async def running(
                 verifier=verifier,
                 rehearser=rehearser,
                 copies=copies,
+                usage=UsageBook(vault),
                 service=service,
             ).handlers(),
             **BackupCalls(vault, slots, copies).handlers(),
@@ -317,15 +319,19 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 
 async def give_birth(
-    vault: Vault, password: bytes | None = None, keepers: KeeperDesk | None = None
+    vault: Vault,
+    password: bytes | None = None,
+    keepers: KeeperDesk | None = None,
+    at: str = "",
 ) -> lifecycle_kit.Born:
     """Initialize a vault from a derived key, or from a password at the least cost of Argon2id.
 
-    With Keepers these are given their shares as by an init.
+    With Keepers these are given their shares as by an init. `at` is its date, by default the present one: by a real
+    clock the keys of a fixed date would be due some day.
     """
     if keepers is not None and keepers.links:
         return await _born_with(keepers, password)
-    born = lifecycle_kit.born(password=password)
+    born = lifecycle_kit.born(password=password, at=at or vault.moment())
     sealed = SealedStore(vault.store, born.ring)
     revision, raw = await vault.replace_keyring(
         born.ring, MUST_NOT_EXIST, beside=(PolicyBook.birth(sealed),)
@@ -337,7 +343,7 @@ async def give_birth(
 async def _born_with(keepers: KeeperDesk, password: bytes | None) -> lifecycle_kit.Born:
     """Do what an init does, but from a derived key."""
     vault = keepers.vault
-    born = lifecycle_kit.born(password=password)
+    born = lifecycle_kit.born(password=password, at=vault.moment())
     document = born.ring.document
     await require_free(keepers.links)
     dealt = new_set(

@@ -36,7 +36,8 @@ async def living(
 ) -> AsyncIterator[tuple[RunningNexus, Path]]:
     """Run a Nexus with a backup place; give it and the place's one key backup."""
     place = tmp_path / "backup"
-    async with running(tmp_path / "data", place=place, password=password) as nexus:
+    at = lifecycle_kit.AT
+    async with running(tmp_path / "data", place=place, password=password, born_at=at) as nexus:
         await put(nexus, "a", "1")
         yield nexus, place / f"spike-{nexus.vault.opened.document.store_id}.key-backup"
 

@@ -11,6 +11,7 @@ import pytest
 
 from around_kit import eventually
 from clock_kit import clocked
+from lifecycle_kit import AT
 from nexus_kit import SUPERUSER, RunningNexus, running
 from spike.error import StoreUnavailableError
 from spike.lifecycle.keyring import KeyPurpose, Keyring
@@ -40,7 +41,7 @@ async def stops(nexus: RunningNexus) -> list[str]:
 
 
 async def test_an_expired_record_key_seals_nothing_more_and_reads_go_on(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         clocks.pass_days(179.9)
         assert (await put(nexus))[0] == 200
@@ -58,7 +59,7 @@ async def test_every_write_is_refused_and_policies_too(tmp_path: Path) -> None:
     policy = {
         "name": "p", "spiffeidPattern": "^spiffe://x/y$", "pathPattern": "^a$", "permissions": ["read"],
     }  # fmt: skip
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         assert (await put(nexus))[0] == 200
         clocks.pass_days(181)
@@ -70,7 +71,7 @@ async def test_every_write_is_refused_and_policies_too(tmp_path: Path) -> None:
 
 async def test_an_expired_cipher_key_encrypts_nothing_more_and_decrypts_on(tmp_path: Path) -> None:
     plaintext = {"plaintext": base64.b64encode(b"x").decode()}
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         status, sealed = await nexus.call(SUPERUSER, "/v1/cipher/encrypt", plaintext)
         assert status == 200
@@ -80,7 +81,7 @@ async def test_an_expired_cipher_key_encrypts_nothing_more_and_decrypts_on(tmp_p
 
 
 async def test_a_longer_interval_ends_the_refusal_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         clocks.pass_days(181)
         assert await put(nexus) == NOT_READY
@@ -96,7 +97,7 @@ def later(document: Keyring, record_days: int = 90, root_days: int = 365) -> Key
 async def test_an_expired_root_key_wraps_no_more_keys_and_everything_else_goes_on(
     tmp_path: Path,
 ) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         await nexus.vault.change(lambda ring: ring.replaced(later(ring.document, record_days=0)))
         clocks.pass_days(731)
@@ -132,7 +133,7 @@ def with_one_more_key(ring: KeyRing) -> KeyRing:
 
 @pytest.mark.parametrize("days", [400.0, -400.0])
 async def test_a_clock_that_jumps_expires_nothing(tmp_path: Path, days: float) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         clocks.jump(days)
         assert (await put(nexus))[0] == 200
@@ -141,7 +142,7 @@ async def test_a_clock_that_jumps_expires_nothing(tmp_path: Path, days: float) -
 
 
 async def test_a_clock_that_jumped_and_came_back_expires_a_key_on_its_day(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         clocks.jump(400)
         clocks.pass_days(10)
@@ -152,7 +153,7 @@ async def test_a_clock_that_jumped_and_came_back_expires_a_key_on_its_day(tmp_pa
 
 
 async def test_after_a_long_pause_nothing_expires_for_a_day(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus, days=400)
         assert (await put(nexus))[0] == 200
         clocks.pass_days(1.1)
@@ -160,7 +161,7 @@ async def test_after_a_long_pause_nothing_expires_for_a_day(tmp_path: Path) -> N
 
 
 async def test_a_nexus_that_is_started_again_and_again_gets_no_day_more(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocked(nexus, days=179.9)
         await UsageBook(nexus.vault).flush()
         clocked(nexus, days=180.1)  # started again: no more than a day since Nexus ran
@@ -171,7 +172,7 @@ async def test_a_nexus_that_is_started_again_and_again_gets_no_day_more(tmp_path
 
 async def test_what_is_sealed_is_counted_by_generation_and_added_up(tmp_path: Path) -> None:
     plaintext = {"plaintext": base64.b64encode(b"x").decode()}
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         book = UsageBook(nexus.vault)
         before = (await book.now()).of(KeyPurpose.RECORD, 1)
         assert before is not None
@@ -191,7 +192,7 @@ async def test_what_is_sealed_is_counted_by_generation_and_added_up(tmp_path: Pa
 
 
 async def test_use_is_told_once_an_hour_also_where_nothing_is_sealed(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         clocks = clocked(nexus)
         book = UsageBook(nexus.vault)
         await book.flush()
@@ -205,7 +206,7 @@ async def test_use_is_told_once_an_hour_also_where_nothing_is_sealed(tmp_path: P
 
 
 async def test_several_nexus_add_to_one_sum(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         one, two = UsageBook(nexus.vault), UsageBook(nexus.vault)
         count = nexus.vault.seal_count
         count.record.clear()
@@ -220,7 +221,7 @@ async def test_several_nexus_add_to_one_sum(tmp_path: Path) -> None:
 
 
 async def test_a_usage_record_that_is_damaged_is_begun_anew(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         book = UsageBook(nexus.vault)
         await nexus.vault.store.apply([Put(USAGE_ID, b"no record", 1, MUST_NOT_EXIST)], fence=None)
         assert (await put(nexus))[0] == 200
@@ -256,7 +257,7 @@ async def test_what_cannot_be_added_is_counted_again() -> None:
 
 
 async def test_a_verification_finds_the_usage_record_good(tmp_path: Path) -> None:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         await UsageBook(nexus.vault).flush()
         run, _ = nexus.verifier.start("a test")
         await eventually(lambda: not run.is_running)

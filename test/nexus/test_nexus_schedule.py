@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from clock_kit import BIRTH, Clocks, clocked
+from lifecycle_kit import AT
 from nexus_kit import SUPERUSER, WORKLOAD, RunningNexus, running
 from spike.error import RefusedError
 from spike.lifecycle.keyring import (
@@ -118,7 +119,7 @@ class World:
 
 @pytest_asyncio.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with running(tmp_path) as nexus:
+    async with running(tmp_path, born_at=AT) as nexus:
         yield World(nexus, clocked(nexus))
 
 
@@ -309,6 +310,8 @@ async def test_the_use_of_a_key_calls_for_a_rotation_too(world: World) -> None:
     assert (record["purpose"], record["limit"]) == ("record", 50)
     assert record["standing"] == "warning"
     assert any("record key 1 is due soon" in alert for alert in told["alerts"])
+    _, status = await world.call("/v1/operator/status")
+    assert status["remarks"] == told["alerts"]
     world.nexus.vault.seal_count.record[1] += 10
     await world.scheduler.tick()
     assert [scope for scope, _ in world.begun] == [Scope.DATA_ONLY]

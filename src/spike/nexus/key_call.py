@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from importlib.metadata import version
 
 from spike.error import InputError, StoreError
-from spike.lifecycle.keyring import Keyring
 from spike.nexus.backup_call import copies_of, retired_of, slots_of
 from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.birth_flow import Birth, initialize, require_unborn
@@ -20,6 +20,8 @@ from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place_desk import PlaceState
 from spike.nexus.rehearsal import Rehearser
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput, rotation_remark
+from spike.nexus.schedule_look import look
+from spike.nexus.usage_book import UsageBook
 from spike.nexus.verification import Run, Verifier
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Extent, Grant
@@ -59,12 +61,14 @@ class KeyCalls:
         verifier: Verifier,
         rehearser: Rehearser,
         copies: BackupWatch,
+        usage: UsageBook,
         service: Service = Service.WHOLE,
     ) -> None:
         self._keepers = keepers
         self._verifier = verifier
         self._rehearser = rehearser
         self._copies = copies
+        self._usage = usage
         self._service = service
         self._vault = keepers.vault
         self._desk = desk
@@ -185,7 +189,7 @@ class KeyCalls:
             keeper_threshold=threshold,
             keeper_margin=margin,
             recovery=self._keepers.waits_for or None if opened is None else None,
-            remarks=[each for each in self._remarks(document) if each] or None,
+            remarks=await self._remarks(opened) or None,
             verification=None
             if self._verifier.last is None
             else _verification(self._verifier.last),
@@ -194,20 +198,21 @@ class KeyCalls:
             anchor=None if opened is None else opened.anchor_raw(),
         )
 
+    async def _remarks(self, opened: Opened | None) -> list[str]:
+        due = "" if opened is None else opened.document.rotation_due
+        told = [self._service.remark, rotation_remark(due) if due else "", *self._keepers.remarks]
+        if opened is not None:
+            # A store that does not answer is told as such; its schedule is not what matters then.
+            with contextlib.suppress(StoreError):
+                told += (await look(self._vault, self._usage)).alerts
+        return [each for each in told if each]
+
     def _backup(self, opened: Opened) -> StatusBackup:
         last = self._copies.last
         return StatusBackup(
             copies=[] if last is None else copies_of(last),
             retired=retired_of(opened),
             verified_at=None if last is None else GoTime(last.at),
-        )
-
-    def _remarks(self, document: Keyring | None) -> tuple[str, ...]:
-        due = "" if document is None else document.rotation_due
-        return (
-            self._service.remark,
-            rotation_remark(due) if due else "",
-            *self._keepers.remarks,
         )
 
     async def _storage(self) -> StatusStorage:

@@ -125,6 +125,7 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
                 verifier=verifier,
                 rehearser=rehearser,
                 copies=copies,
+                usage=usage,
                 service=service,
             ).handlers(),
             **BackupCalls(vault, slots, copies).handlers(),
