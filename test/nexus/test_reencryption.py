@@ -15,6 +15,7 @@ from reencryption_kit import (
     ROTATION,
     Between,
     Faulty,
+    Proxy,
     added_up,
     checked,
     everything,
@@ -356,6 +357,35 @@ async def faulty() -> AsyncIterator[tuple[RunningNexus, Faulty]]:
     store = Faulty(MemoryStore())
     async with running(store=store) as nexus:  # type: ignore[arg-type]
         yield nexus, store
+
+
+class Weighing(Proxy):
+    """A store that notes how many bytes each page had."""
+
+    def __init__(self, store: protocol.Store) -> None:
+        super().__init__(store)
+        self.pages: list[int] = []
+
+    async def scan(
+        self, kind: protocol.Kind, prefix: str, after: protocol.Cursor | None, limit: int
+    ) -> Page[Record]:
+        page = await self.real.scan(kind, prefix, after, limit)
+        self.pages.append(sum(len(record.blob) for record in page.items))
+        return page
+
+
+async def test_large_records_are_read_and_written_few_at_a_time() -> None:
+    store = Weighing(MemoryStore())
+    async with running(store=store) as nexus:  # type: ignore[arg-type]
+        large = {f"large/{n:02d}": {"k": "x" * 200_000} for n in range(30)}
+        for path, values in large.items():
+            await nexus.vault.opened.secrets.put(path, values)
+        await flip(nexus.vault)
+        store.pages.clear()
+        progress = await walk_of(nexus.vault, bite=512).run()
+        assert progress.failed == 0
+        assert 200_000 < max(store.pages) < 201_000
+        await checked(nexus, large)
 
 
 @pytest.mark.parametrize("is_done", [False, True], ids=["not done", "answer lost"])

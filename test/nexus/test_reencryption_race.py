@@ -257,7 +257,7 @@ async def test_old_ciphertext_is_in_no_file_of_the_store_after_a_purge(tmp_path:
 
 
 async def test_memory_does_not_grow_with_the_number_of_records(tmp_path: Path) -> None:
-    count = size(test=3_000, proof=50_000)
+    count = size(test=2_000, proof=50_000)
     directory = tmp_path / "store"
     directory.mkdir(mode=0o700)
     async with running(directory) as nexus:

@@ -18,6 +18,8 @@ WALKED: Final[tuple[Kind, ...]] = tuple(sorted(SEALED_KINDS))
 """The kinds a re-encryption goes through, in this order: every one that is sealed."""
 _PAGE_RECORDS: Final = 64
 """A page is read in one piece on the event loop: so many records take a third of a millisecond."""
+_PAGE_BYTES: Final = 128 << 10
+"""And so many bytes, where records are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Reader:
         self._store = store
         self._own = own
         self._known = frozenset(known)
+        self._wanted = 1
 
     async def read(self, passage: Passage, position: Position, limit: int) -> Batch:
         """Return the batch of at most `limit` records that follows a position, told apart and not sealed yet.
@@ -61,14 +64,24 @@ class Reader:
         batch = Batch(passage, position)
         at: Position | None = position
         while at is not None:
-            wanted = min(limit - batch.count.scanned, _PAGE_RECORDS)
+            if at.cursor is None:
+                self._wanted = 1  # of this kind nothing is known yet
+            wanted = min(limit - batch.count.scanned, self._wanted)
             page = await self._store.scan(at.kind, "", at.cursor, wanted)
             for record in page.items:
                 self._tell_apart(record, batch)
+            self._adapt(page.items)
             batch.following = _following(at.kind, page.after)
             await asyncio.sleep(0)
             at = None if _is_full(batch, at.kind, limit) else batch.following
         return batch
+
+    def _adapt(self, items: Sequence[Record]) -> None:
+        """Choose how many records make a page of the right size, as far as those of the last one tell."""
+        if items:
+            size_bytes = sum(len(record.blob) for record in items)
+            fitting = _PAGE_BYTES * len(items) // max(1, size_bytes)
+            self._wanted = max(1, min(_PAGE_RECORDS, 2 * self._wanted, fitting))
 
     def _tell_apart(self, record: Record, batch: Batch) -> None:
         """Judge a record by the header of its blob, never by the column of the store."""
