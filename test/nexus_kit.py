@@ -44,6 +44,7 @@ from spike.nexus.key_call import KeyCalls
 from spike.nexus.key_view_call import KeyViewCalls
 from spike.nexus.lite import Service
 from spike.nexus.password_desk import PasswordDesk
+from spike.nexus.performer import Performer
 from spike.nexus.place import Place
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.policy_call import PolicyCalls
@@ -51,6 +52,9 @@ from spike.nexus.rehearsal import Rehearser
 from spike.nexus.report_call import ReportCalls
 from spike.nexus.reset_call import ResetCalls
 from spike.nexus.restore_flow import RestoreDesk
+from spike.nexus.rotation_call import RotationCalls
+from spike.nexus.rotation_desk import RotationDesk
+from spike.nexus.rotation_loop import RotationLoop
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_call import SECRET_HANDLERS
@@ -104,9 +108,11 @@ class RunningNexus:
         verifier: Verifier,
         rehearser: Rehearser,
         drills: DrillDesk,
+        rotations: RotationDesk,
     ) -> None:
         self.rehearser = rehearser
         self.drills = drills
+        self.rotations = rotations
         self.ca = ca
         self.verifier = verifier
         self.arrivals: SystemRestoreDesk
@@ -203,6 +209,7 @@ async def running(
     *,
     store: Store | None = None,
     place: Path | None = None,
+    places: Sequence[Place] = (),
     ca: Ca | None = None,
     environment: Mapping[str, str] | None = None,
     born: bool = True,
@@ -216,11 +223,13 @@ async def running(
     keepers: KeeperSetting = NO_KEEPERS,
     unattended: bool = False,
     witnesses: Witnesses | None = None,
+    performer: Performer | None = None,
 ) -> AsyncIterator[RunningNexus]:
     """Run a Nexus. `born`: with a root key from a derived slot key; else as it finds the store.
 
     A `password` opens its slot. Without `directory` and `store` it is on the memory engine. `unattended`: the loop over
-    the Keepers runs; else a test takes each step itself. `witnesses` are asked in the Keepers' place.
+    the Keepers runs; else a test takes each step itself. `witnesses` are asked in the Keepers' place. The loop that
+    carries out rotations runs with a `performer`.
     """
     async with contextlib.AsyncExitStack() as stack:
         if store is None:
@@ -228,7 +237,7 @@ async def running(
                 "memory" if directory is None else "sqlite", directory or Path()
             )
             stack.push_async_callback(store.close)
-        places = () if place is None else (Place(place),)
+        places = places if place is None else (Place(place),)
         for each in places:
             each.prepare()
         vault = Vault(store, places, lambda: UnixNs(time.time_ns()), 10)
@@ -259,6 +268,8 @@ async def running(
         stack.callback(arrivals.forget)
         drills = DrillDesk(vault, desk, restores)
         stack.push_async_callback(drills.close)
+        rotation_loop = RotationLoop(keeper_desk, desk, performer)
+        rotations = RotationDesk(rotation_loop)
         handlers = {
             **SECRET_HANDLERS,
             **PolicyCalls(vault).handlers(),
@@ -287,6 +298,7 @@ async def running(
             **SystemRestoreCalls(
                 keeper_desk, desk, restores, arrivals, MemoryWatch(vault)
             ).handlers(),
+            **RotationCalls(rotations).handlers(),
         }
         dispatcher = Dispatcher(vault, handlers, roles, body_limit_bytes, service)
         extra: dict[str, Handle] = {}
@@ -307,7 +319,12 @@ async def running(
         if unattended:
             loop = asyncio.create_task(KeeperLoop(keeper_desk).run())
             stack.push_async_callback(_cancelled, loop)
-        started = RunningNexus(ca, server, vault, extra, keeper_desk, verifier, rehearser, drills)
+        if performer is not None:
+            carrying = asyncio.create_task(rotation_loop.run())
+            stack.push_async_callback(_cancelled, carrying)
+        started = RunningNexus(
+            ca, server, vault, extra, keeper_desk, verifier, rehearser, drills, rotations
+        )
         started.arrivals, started.restores = arrivals, restores
         stack.callback(started.close)
         yield started

@@ -85,6 +85,8 @@ class Installation:
         self.keeper_port = dict(enumerate(ports, start=1))
         self.threshold = threshold
         self.authority_arguments: list[str] = []
+        self.nexus_command: list[str] = []
+        """What is started in the place of spike-nexus, if anything."""
         self._extra = environment
         self._authority: subprocess.Popen[bytes] | None = None
         self._launcher: Launcher | None = None
@@ -184,7 +186,8 @@ class Installation:
             **more,
         }
         with (self.log / "nexus").open("ab") as log:
-            command = Command([str(BIN / "spike-nexus")], environment, stdout=log, stderr=log)
+            program = self.nexus_command or [str(BIN / "spike-nexus")]
+            command = Command(program, environment, stdout=log, stderr=log)
             self.nexus = self._launcher.start(SpiffeId.parse_untrusted(NEXUS), command)
         process = self.nexus
         eventually("Nexus listens", lambda: _listens(process, self.port))

@@ -226,6 +226,10 @@ class KeyRing:
             if id(key) not in held:
                 key.wipe()
 
+    def holds(self, key: KeyMemory) -> bool:
+        """Return whether this very memory is one of the ring's keys."""
+        return any(key is each for each in (*self._keys.values(), self._root))
+
     def has_keys_of(self, other: KeyRing) -> bool:
         """Return whether both hold the same keys."""
         return self._root is other._root and self._keys == other._keys

@@ -336,27 +336,32 @@ def _without_attempt(document: Keyring, at: str, why: str) -> Keyring:
     )
 
 
-def held(document: Keyring, at: str, actor: str, *, paused: bool) -> Keyring | None:
+def held(document: Keyring, at: str, actor: str, *, paused: bool, why: str = "") -> Keyring | None:
     """Return the keyring whose re-encryption is paused, or goes on; None when it is so already."""
     rotation = require_phase(document, Phase.RE_ENCRYPTING)
     if rotation.paused is paused:
         return None
     following = msgspec.structs.replace(rotation, paused=paused)
     kind = "rotation-paused" if paused else "rotation-resumed"
-    return later(document, at, following, kind, {}, actor=actor)
+    return later(document, at, following, kind, {"why": why} if why else {}, actor=actor)
 
 
-def paced(document: Keyring, at: str, max_rate: int) -> Keyring:
-    """Return the keyring whose re-encryption goes at most at `max_rate` records a second; 0: as the pace allows."""
+def paced(document: Keyring, at: str, max_rate: int, actor: str) -> Keyring | None:
+    """Return the keyring whose re-encryption goes at most at `max_rate` records a second; None when it does so already.
+
+    0: as fast as the pace allows.
+    """
     rotation = require_rotation(document)
+    if rotation.max_rate == max_rate:
+        return None
     following = msgspec.structs.replace(rotation, max_rate=max_rate)
-    return later(document, at, following, "rotation-paced", {"max_rate": str(max_rate)})
+    detail = {"max_rate": str(max_rate)}
+    return later(document, at, following, "rotation-paced", detail, actor=actor)
 
 
 def noted(document: Keyring, at: str, kind: str, detail: Mapping[str, str]) -> Keyring:
-    """Return the keyring with one more event of the rotation in progress."""
-    rotation = require_rotation(document)
-    return later(document, at, rotation, kind, detail)
+    """Return the keyring with one more event of a rotation, whose id is in `detail`."""
+    return later(document, at, document.rotation, kind, detail)
 
 
 def _started_detail(rotation: Rotation) -> dict[str, str]:

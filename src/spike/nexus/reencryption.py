@@ -70,6 +70,13 @@ _DELAY_S: Final = 0.02
 _DELAY_LIMIT_S: Final = 5.0
 _log = logging.getLogger("spike.nexus.reencryption")
 _Result = TypeVar("_Result")
+_Write = Callable[[], Awaitable[tuple[Revision, ...]]]
+Perform = Callable[[_Write], Awaitable[tuple[Revision, ...]]]
+"""Performs the write of one batch."""
+
+
+async def _performed(write: _Write) -> tuple[Revision, ...]:
+    return await write()
 
 
 class Reencryption:
@@ -84,12 +91,14 @@ class Reencryption:
         *,
         pace: WalkPace | None = None,
         child_from: int = CHILD_FROM,
+        perform: Perform | None = None,
     ) -> None:
         """`before`: the generation of the record key that is being replaced. `limits` is asked for each batch."""
         self._vault = vault
         self._before = before
         self._pace = pace or WalkPace(lambda: vault.served, limits, time=_now_s)
         self._child_from = child_from
+        self._perform = perform or _performed
         self._id = RecordId(PROGRESS, rotation_id, str(before))
         self._progress = begun(rotation_id, before, 0)
         self._revision: Revision | None = None
@@ -238,7 +247,7 @@ class Reencryption:
         own = opened.sealed.put(self._id, encode(after), expected)
         try:
             # The progress last: where an engine writes one by one, it never says more than is true.
-            revisions = await opened.sealed.apply((*puts, own))
+            revisions = await self._perform(lambda: opened.sealed.apply((*puts, own)))
         except FenceError as error:
             await self._vault.settled()
             if self._vault.opened.sealed is opened.sealed:

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import dataclass
 
 from spike.crypto import known_answer
 from spike.error import StoreUnavailableError
@@ -20,6 +21,7 @@ from spike.nexus.dispatch import Dispatcher
 from spike.nexus.drill import DRILL_LOOK_S, DrillDesk
 from spike.nexus.drill_call import DrillCalls
 from spike.nexus.factory_reset import ResetDesk
+from spike.nexus.handler import Handler
 from spike.nexus.keeper_call import KeeperCalls
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
@@ -29,12 +31,16 @@ from spike.nexus.key_call import KeyCalls
 from spike.nexus.key_view_call import KeyViewCalls
 from spike.nexus.lite import Service, service_of, unserved
 from spike.nexus.password_desk import PasswordDesk
+from spike.nexus.performer import Performer
 from spike.nexus.place import Place
 from spike.nexus.policy_call import PolicyCalls
 from spike.nexus.rehearsal import ProofLoop, Rehearser
 from spike.nexus.report_call import ReportCalls
 from spike.nexus.reset_call import ResetCalls
 from spike.nexus.restore_flow import RestoreDesk
+from spike.nexus.rotation_call import RotationCalls
+from spike.nexus.rotation_desk import RotationDesk
+from spike.nexus.rotation_loop import RotationLoop
 from spike.nexus.schedule_call import ScheduleCalls
 from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
@@ -56,6 +62,7 @@ from spike.spiffe.tls import server_context
 from spike.spiffe.workload_source import X509Source
 from spike.storage.protocol import Store
 from spike.storage.registry import open_store
+from spike.wire.call import CallName
 from spike.wire.go_time import UnixNs
 
 _log = logging.getLogger("spike.nexus.service")
@@ -66,8 +73,13 @@ def utc_now() -> UnixNs:
     return UnixNs(time.time_ns())
 
 
-async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event) -> None:
-    """Run Nexus until `stop` is set; `ready` is set once it listens.
+async def serve(
+    setting: NexusSetting,
+    stop: asyncio.Event,
+    ready: asyncio.Event,
+    performer: Performer | None = None,
+) -> None:
+    """Run Nexus until `stop` is set; `ready` is set once it listens. `performer` performs what rotations write.
 
     Raises:
         SettingError, WorkloadApiError, NewerFormatError, KnownAnswerError, StoreError: it cannot start.
@@ -88,58 +100,20 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         source = await X509Source.open(setting.endpoint or None, setting.source_timeout_s)
         stack.push_async_callback(source.close)
         require_role(source.material.svid.id, setting.roles, Role.NEXUS)
-        desk = PasswordDesk()
-        stack.push_async_callback(desk.close)
         keepers = _keepers(setting, vault, source)
         stack.callback(keepers.close)
-        restores = RestoreDesk(vault, keepers.witnesses)
-        stack.callback(restores.forget)
-        counts = setting.keepers
-        shards = ShardDesk(vault, desk, restores, shares=counts.shares, threshold=counts.threshold)
-        stack.callback(shards.forget)
-        copies = BackupWatch(vault)
-        slots = SlotDesk(vault, desk, restores)
-        verifier = Verifier(vault)
-        stack.push_async_callback(verifier.close)
-        backups = SystemBackupDesk(vault)
-        stack.push_async_callback(backups.close)
-        arrivals = SystemRestoreDesk(vault, restores)
-        stack.callback(arrivals.forget)
-        watch = MemoryWatch(vault)
-        await stack.enter_async_context(_running(watch.run()))
-        await stack.enter_async_context(_running(copies.run()))
-        await stack.enter_async_context(_running(KeeperLoop(keepers).run()))
-        rehearser = Rehearser(keepers)
-        drills = DrillDesk(vault, desk, restores)
-        await stack.enter_async_context(_proving(rehearser, drills, setting.keepers.interval_s))
-        await stack.enter_async_context(_running(usage.run()))
-        handlers = {
-            **SECRET_HANDLERS,
-            **PolicyCalls(vault).handlers(),
-            **CipherCalls(vault, setting.cipher_limit_bytes).handlers(),
-            **KeyCalls(
-                keepers,
-                desk,
-                restores,
-                watch,
-                verifier=verifier,
-                rehearser=rehearser,
-                copies=copies,
-                usage=usage,
-                service=service,
-            ).handlers(),
-            **BackupCalls(vault, slots, copies).handlers(),
-            **ReportCalls(vault).handlers(),
-            **KeyViewCalls(vault, verifier, usage).handlers(),
-            **ScheduleCalls(vault, usage).handlers(),
-            **CipherOldestCalls(vault, usage).handlers(),
-            **ShardCalls(shards, watch).handlers(),
-            **KeeperCalls(keepers, rehearser).handlers(),
-            **DrillCalls(vault, drills, desk, rehearser).handlers(),
-            **SystemBackupCalls(backups).handlers(),
-            **ResetCalls(vault, ResetDesk(keepers)).handlers(),
-            **SystemRestoreCalls(keepers, desk, restores, arrivals, watch).handlers(),
-        }
+        desks = _desks(stack, setting, keepers, usage, performer)
+        for work in (
+            desks.watch.run(),
+            desks.copies.run(),
+            KeeperLoop(keepers).run(),
+            ProofLoop(desks.rehearser.run_if_due, setting.keepers.interval_s).run(),
+            ProofLoop(desks.drills.run_if_due, DRILL_LOOK_S).run(),
+            usage.run(),
+            desks.rotation_loop.run(),
+        ):
+            await stack.enter_async_context(_running(work))
+        handlers = _handlers(setting, desks, service)
         dispatcher = Dispatcher(vault, handlers, setting.roles, setting.body_limit_bytes, service)
         server = Server(
             dispatcher.handle,
@@ -158,6 +132,102 @@ async def serve(setting: NexusSetting, stop: asyncio.Event, ready: asyncio.Event
         )
         ready.set()
         await stop.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class _Desks:
+    """What the calls of one Nexus are served with."""
+
+    keepers: KeeperDesk
+    passwords: PasswordDesk
+    restores: RestoreDesk
+    shards: ShardDesk
+    slots: SlotDesk
+    copies: BackupWatch
+    verifier: Verifier
+    backups: SystemBackupDesk
+    arrivals: SystemRestoreDesk
+    watch: MemoryWatch
+    rehearser: Rehearser
+    drills: DrillDesk
+    usage: UsageBook
+    rotation_loop: RotationLoop
+
+
+def _desks(
+    stack: contextlib.AsyncExitStack,
+    setting: NexusSetting,
+    keepers: KeeperDesk,
+    usage: UsageBook,
+    performer: Performer | None,
+) -> _Desks:
+    """Make every desk, and see that what each holds ends with the stack."""
+    vault, counts = keepers.vault, setting.keepers
+    passwords = PasswordDesk()
+    stack.push_async_callback(passwords.close)
+    restores = RestoreDesk(vault, keepers.witnesses)
+    stack.callback(restores.forget)
+    shards = ShardDesk(vault, passwords, restores, shares=counts.shares, threshold=counts.threshold)
+    stack.callback(shards.forget)
+    verifier = Verifier(vault)
+    stack.push_async_callback(verifier.close)
+    backups = SystemBackupDesk(vault)
+    stack.push_async_callback(backups.close)
+    arrivals = SystemRestoreDesk(vault, restores)
+    stack.callback(arrivals.forget)
+    drills = DrillDesk(vault, passwords, restores)
+    stack.push_async_callback(drills.close)
+    return _Desks(
+        keepers=keepers,
+        passwords=passwords,
+        restores=restores,
+        shards=shards,
+        slots=SlotDesk(vault, passwords, restores),
+        copies=BackupWatch(vault),
+        verifier=verifier,
+        backups=backups,
+        arrivals=arrivals,
+        watch=MemoryWatch(vault),
+        rehearser=Rehearser(keepers),
+        drills=drills,
+        usage=usage,
+        rotation_loop=RotationLoop(keepers, passwords, performer),
+    )
+
+
+def _handlers(setting: NexusSetting, desks: _Desks, service: Service) -> Mapping[CallName, Handler]:
+    """Return the handler of every call."""
+    vault = desks.keepers.vault
+    return {
+        **SECRET_HANDLERS,
+        **PolicyCalls(vault).handlers(),
+        **CipherCalls(vault, setting.cipher_limit_bytes).handlers(),
+        **KeyCalls(
+            desks.keepers,
+            desks.passwords,
+            desks.restores,
+            desks.watch,
+            verifier=desks.verifier,
+            rehearser=desks.rehearser,
+            copies=desks.copies,
+            usage=desks.usage,
+            service=service,
+        ).handlers(),
+        **BackupCalls(vault, desks.slots, desks.copies).handlers(),
+        **ReportCalls(vault).handlers(),
+        **KeyViewCalls(vault, desks.verifier, desks.usage).handlers(),
+        **ScheduleCalls(vault, desks.usage).handlers(),
+        **CipherOldestCalls(vault, desks.usage).handlers(),
+        **ShardCalls(desks.shards, desks.watch).handlers(),
+        **KeeperCalls(desks.keepers, desks.rehearser).handlers(),
+        **DrillCalls(vault, desks.drills, desks.passwords, desks.rehearser).handlers(),
+        **SystemBackupCalls(desks.backups).handlers(),
+        **ResetCalls(vault, ResetDesk(desks.keepers)).handlers(),
+        **SystemRestoreCalls(
+            desks.keepers, desks.passwords, desks.restores, desks.arrivals, desks.watch
+        ).handlers(),
+        **RotationCalls(RotationDesk(desks.rotation_loop)).handlers(),
+    }
 
 
 async def _vault(setting: NexusSetting, store: Store) -> Vault:
@@ -185,21 +255,6 @@ def _keepers(setting: NexusSetting, vault: Vault, source: X509Source) -> KeeperD
         return KeeperDesk(vault)
     roles = setting.roles
     return KeeperDesk(vault, Roster(setting.keepers, lambda peer: KeeperLink(peer, source, roles)))
-
-
-@contextlib.asynccontextmanager
-async def _proving(
-    rehearser: Rehearser, drills: DrillDesk, interval_s: float
-) -> AsyncIterator[None]:
-    """Prove by itself, when it is due, that recovery would work."""
-    async with (
-        _running(ProofLoop(rehearser.run_if_due, interval_s).run()),
-        _running(ProofLoop(drills.run_if_due, DRILL_LOOK_S).run()),
-    ):
-        try:
-            yield
-        finally:
-            await drills.close()
 
 
 @contextlib.asynccontextmanager

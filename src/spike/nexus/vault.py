@@ -33,6 +33,7 @@ from spike.nexus.place_desk import PlaceDesk, PlaceState
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_book import Clock, SecretBook
+from spike.nexus.unbroken import unbroken
 from spike.storage.protocol import (
     KEYRING,
     Change,
@@ -210,6 +211,11 @@ class Vault:
         What `step` raises ends it before anything is written. It is called at most once, when no other change of
         the keyring is under way, and nothing happens between its call and the write.
         """
+        return await unbroken(self._changed(step, beside))
+
+    async def _changed(
+        self, step: Callable[[KeyRing], KeyRing], beside: Sequence[Change]
+    ) -> Opened:
         async with self._swap_lock, self.opened.policies.unchanging():
             ring = step(self.opened.ring)
             if ring.document.revision <= self.opened.document.revision:
