@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from spike.error import NotFoundError
+from spike.error import NotFoundError, SpikeError
 from spike.lifecycle import preflight as rules_of_checks
 from spike.lifecycle import rotation as rules
-from spike.lifecycle.keyring import Emergency, Phase, Rotation, RotationKind
+from spike.lifecycle.keyring import Emergency, Phase, Rotation, RotationKind, Scope
 from spike.lifecycle.preflight import Check
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.rotation_plan import BEFORE_FLIP, Plan
@@ -19,6 +19,8 @@ from spike.nexus.rotation_loop import RotationLoop
 from spike.nexus.rotation_view import Asked, RotationView, Started
 
 WINDOW_S: Final = 24 * 60 * 60
+ACTOR: Final = "nexus"
+"""Who begins what nobody asked for by name."""
 
 
 class RotationDesk:
@@ -54,6 +56,32 @@ class RotationDesk:
                 rules_of_checks.require(checks)
                 await self._loop.reserve(plan, checks, force=asked.force)
         return Started(plan.id, started=True, checks=checks)
+
+    async def begin(self, reason: str) -> str:
+        """Begin a full rotation on behalf of Nexus, or join the one that runs; return its id.
+
+        Raises:
+            RefusalError, StoreError: as `start`. It is tried again by itself until it begins, or Nexus ends: behind a
+                restore the Keepers get their shares only a moment later.
+        """
+        try:
+            return await self.begin_due(Scope.FULL, reason)
+        except SpikeError:
+            self._loop.wanted = lambda: self.begin_due(Scope.FULL, reason)
+            self._loop.wake()
+            raise
+
+    async def begin_due(self, scope: Scope, reason: str) -> str:
+        """Begin a rotation that is due, on behalf of Nexus; return its id.
+
+        Raises:
+            RefusalError, StoreError: as `start`.
+        """
+        return (await self.start(Asked(scope, reason), ACTOR)).id
+
+    async def hold(self, rest: bool) -> None:
+        """Let re-encryption rest between windows, or go on, on behalf of Nexus."""
+        await self._hold(ACTOR, paused=rest)
 
     async def rollback(self, reason: str, actor: str) -> Started:
         """Begin to go back to the keys before the rotation in its window, or join the rollback that runs.

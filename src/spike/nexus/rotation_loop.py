@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ FIRST_PAUSE_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 60.0
 _IDLE_S: Final = 60.0
 _UNSURE_S: Final = 0.2
+_WANTED_S: Final = 5.0
 _log: Final = logging.getLogger("spike.nexus.rotation")
 
 
@@ -61,6 +62,8 @@ class RotationLoop:
         self._fault = ""
         self._over: RotationView | None = None
         self._is_tidy = False
+        self.wanted: Callable[[], Awaitable[object]] | None = None
+        """Begins a rotation that is due and could not begin yet."""
         self._vault.on_open.append(self._wake.set)
 
     def wake(self) -> None:
@@ -153,12 +156,25 @@ class RotationLoop:
         try:
             while True:
                 self._wake.clear()
-                pause_s = await self._turn()
+                pause_s = min(await self._turn(), await self._begin_wanted())
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._wake.wait()
         finally:
             self._let_go()
+
+    async def _begin_wanted(self) -> float:
+        """Begin what could not begin when it was wanted; return after how many seconds to try again."""
+        wanted, is_open = self.wanted, self._vault.is_open
+        if wanted is None or not is_open or self._vault.opened.document.rotation is not None:
+            return _IDLE_S
+        try:
+            await wanted()
+        except SpikeError as error:
+            _log.warning("a rotation that is due does not begin yet: %s", error.message)
+            return _WANTED_S
+        self.wanted = None
+        return 0.0
 
     async def _turn(self) -> float:
         """Do what is due; return after how many seconds to look again."""

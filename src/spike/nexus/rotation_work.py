@@ -22,6 +22,8 @@ from spike.nexus.vault import Vault
 
 _log: Final = logging.getLogger("spike.nexus.rotation")
 _SHOWN: Final = 10
+ACTOR: Final = "nexus/re-encryption"
+"""Who lets a rotation rest that found what nobody honest wrote. Not the schedule's name, which resumes by itself."""
 T = TypeVar("T")
 
 
@@ -160,7 +162,7 @@ class Work:
             self._vault,
             self._performer,
             Point.HELD,
-            lambda document: rules.held(document, at, "nexus", paused=True, why=why[:400]),
+            lambda document: rules.held(document, at, ACTOR, paused=True, why=why[:400]),
         )
         raise UnprovenError(
             why,

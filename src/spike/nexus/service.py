@@ -42,6 +42,7 @@ from spike.nexus.rotation_call import RotationCalls
 from spike.nexus.rotation_desk import RotationDesk
 from spike.nexus.rotation_loop import RotationLoop
 from spike.nexus.schedule_call import ScheduleCalls
+from spike.nexus.scheduler import Scheduler
 from spike.nexus.secret_call import SECRET_HANDLERS
 from spike.nexus.setting import NexusSetting
 from spike.nexus.shard_call import ShardCalls
@@ -111,6 +112,7 @@ async def serve(
             ProofLoop(desks.drills.run_if_due, DRILL_LOOK_S).run(),
             usage.run(),
             desks.rotation_loop.run(),
+            Scheduler(vault, usage, desks.rotations.begin_due, desks.rotations.hold).run(),
         ):
             await stack.enter_async_context(_running(work))
         handlers = _handlers(setting, desks, service)
@@ -152,6 +154,7 @@ class _Desks:
     drills: DrillDesk
     usage: UsageBook
     rotation_loop: RotationLoop
+    rotations: RotationDesk
 
 
 def _desks(
@@ -165,6 +168,8 @@ def _desks(
     vault, counts = keepers.vault, setting.keepers
     passwords = PasswordDesk()
     stack.push_async_callback(passwords.close)
+    rotation_loop = RotationLoop(keepers, passwords, performer)
+    rotations = RotationDesk(rotation_loop)
     restores = RestoreDesk(vault, keepers.witnesses)
     stack.callback(restores.forget)
     shards = ShardDesk(vault, passwords, restores, shares=counts.shares, threshold=counts.threshold)
@@ -173,7 +178,7 @@ def _desks(
     stack.push_async_callback(verifier.close)
     backups = SystemBackupDesk(vault)
     stack.push_async_callback(backups.close)
-    arrivals = SystemRestoreDesk(vault, restores)
+    arrivals = SystemRestoreDesk(vault, restores, rotations.begin)
     stack.callback(arrivals.forget)
     drills = DrillDesk(vault, passwords, restores)
     stack.push_async_callback(drills.close)
@@ -182,7 +187,7 @@ def _desks(
         passwords=passwords,
         restores=restores,
         shards=shards,
-        slots=SlotDesk(vault, passwords, restores),
+        slots=SlotDesk(vault, passwords, restores, rotations.begin),
         copies=BackupWatch(vault),
         verifier=verifier,
         backups=backups,
@@ -191,7 +196,8 @@ def _desks(
         rehearser=Rehearser(keepers),
         drills=drills,
         usage=usage,
-        rotation_loop=RotationLoop(keepers, passwords, performer),
+        rotation_loop=rotation_loop,
+        rotations=rotations,
     )
 
 
@@ -226,7 +232,7 @@ def _handlers(setting: NexusSetting, desks: _Desks, service: Service) -> Mapping
         **SystemRestoreCalls(
             desks.keepers, desks.passwords, desks.restores, desks.arrivals, desks.watch
         ).handlers(),
-        **RotationCalls(RotationDesk(desks.rotation_loop)).handlers(),
+        **RotationCalls(desks.rotations).handlers(),
     }
 
 
