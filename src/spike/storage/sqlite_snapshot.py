@@ -23,6 +23,7 @@ from spike.storage.sqlite_schema import open_reader
 _ALL: Final = (
     "SELECT kind, key, version, generation, revision, blob FROM record ORDER BY kind, key, version"
 )
+_CACHE_KIB: Final = 2048
 _Result = TypeVar("_Result")
 
 
@@ -86,6 +87,8 @@ class SqliteSnapshot:
 
     def _begin(self, database: Path) -> None:
         self._connection = connection = open_reader(database)
+        # Each page is read once: a large cache would only take memory.
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB:d}")
         connection.execute("BEGIN")
         # SQLite fixes the moment with the first read, not with BEGIN.
         self._fence = read_state(connection).fence

@@ -1,0 +1,51 @@
+"""Each runbook is followed to the letter, on real processes in the state it begins with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from doc_kit import DOCS
+from process_kit import BIN, PASSWORD, Installation
+from runbook_kit import play
+
+
+def fresh_machine(directory: Path, kept: Path) -> Installation:
+    """A file of an old machine, its password, and an empty Nexus."""
+    old = directory / "old"
+    old.mkdir()
+    with Installation(old) as spike:
+        spike.init()
+        spike.client.put_secret("fixture/one", {"key": "one"})
+        done = spike.spike("system-backup", "create", str(kept / "spike.system-backup"))
+        assert done.returncode == 0, done.stderr.decode()
+    password = kept / "password.txt"
+    password.touch(mode=0o600)
+    password.write_bytes(PASSWORD)
+    new = directory / "new"
+    new.mkdir()
+    return Installation(new)
+
+
+BEGINNING: dict[str, Callable[[Path, Path], Installation]] = {
+    "restore-fresh-machine.md": fresh_machine,
+}
+"""The state each runbook begins with: what lies in the directory it is followed in, and what runs."""
+
+
+@pytest.mark.parametrize("name", sorted(BEGINNING))
+def test_a_runbook_does_what_it_says(name: str, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with BEGINNING[name](tmp_path, kept) as spike:
+        environment = {**spike.environment, "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin"}
+        assert play(f"docs/runbook/{name}", environment, kept) > 0
+
+
+def test_every_runbook_with_commands_is_followed() -> None:
+    with_commands = {
+        path.name for path in (DOCS / "runbook").glob("*.md") if "```console" in path.read_text()
+    }
+    assert with_commands >= set(BEGINNING)
