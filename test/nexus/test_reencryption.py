@@ -475,6 +475,14 @@ async def test_nothing_leaves_the_active_key(nexus: RunningNexus) -> None:
         await walk_of(nexus.vault).run()
 
 
+async def test_it_ends_at_once_where_there_is_no_key_to_leave(nexus: RunningNexus) -> None:
+    await furnish(nexus, 2)
+    before = await under(nexus.store)
+    progress = await Reencryption(nexus.vault, ROTATION, 7, Limits).run()
+    assert (progress.ended, progress.scanned, progress.re_encrypted) == (True, 0, 0)
+    assert (await under(nexus.store))[1] == before[1] + 1, "nothing was written but the progress"
+
+
 async def test_it_waits_while_writes_are_stopped_and_says_why(nexus: RunningNexus) -> None:
     written = await furnish(nexus, 4)
     await flip(nexus.vault)
@@ -589,7 +597,3 @@ async def test_an_access_list_of_somebody_else_still_stops_a_policy(nexus: Runni
     await plant(nexus.store, old, old.blob)
     with pytest.raises(Exception, match="somebody else wrote it"):
         await nexus.vault.opened.policies.put(policy("p8"))
-
-
-def test_a_walk_shows_no_key_and_no_value() -> None:
-    assert "KeyMemory" not in repr(Reencryption)
