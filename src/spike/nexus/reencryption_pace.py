@@ -27,7 +27,7 @@ RELIEF: Final = 2.0
 RELIEF_LIMIT: Final = 16.0
 _NOBODY_S: Final = 0.2
 """Nobody is there when so long nothing was asked for."""
-_LATE_S: Final = 0.003
+_LATE_S: Final = 0.001_5
 _BURSTS_PER_S: Final = 10
 _METERED_S: Final = 5.0
 
