@@ -21,12 +21,14 @@ from spike.lifecycle.shard_text import (
     encode_shard_text,
     encode_three_part,
 )
+from system_backup_kit import composed, parsed, records_of
 
 _BORN = lifecycle_kit.born()
 _ROOT = _BORN.ring.root
 _DOCUMENT = _BORN.ring.document
 _ANCHOR = anchor.encode(anchor.anchor_of(_DOCUMENT, 1), _ROOT)
 _BACKUP = backup.encode(_BORN.raw, _ANCHOR, lifecycle_kit.AT, _DOCUMENT, _ROOT)
+_SYSTEM_BACKUP = composed(_BORN, records_of(_BORN, 3))
 _ENTRY = msgspec.json.encode(Entry(format=1, previous="", event=_DOCUMENT.outbox[0]))
 _SHARD_TEXT = encode_shard_text("0a" * 16, 2, 1, _ROOT)
 
@@ -80,6 +82,14 @@ def progress(data: bytes) -> None:
         assert encode_progress(found) == data
 
 
+def system_backup(data: bytes) -> None:
+    """Refused with FormatError, in pieces as in one; what is confirmed is the very file that was made."""
+    with contextlib.suppress(FormatError):
+        summary, _ = parsed(data, 97)
+        if summary.manifest.confirmed_by(_ROOT, _DOCUMENT) is not None:
+            assert data == _SYSTEM_BACKUP
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "keyring": keyring_document,
     "anchor": anchor_statement,
@@ -87,6 +97,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "shard-text": shard_text,
     "history-entry": history_entry,
     "progress": progress,
+    "system-backup": system_backup,
 }
 SEEDS: Mapping[str, bytes] = {
     "keyring": _BORN.raw,
@@ -95,4 +106,5 @@ SEEDS: Mapping[str, bytes] = {
     "shard-text": bytes(_SHARD_TEXT),
     "history-entry": _ENTRY,
     "progress": encode_progress(begun("0a" * 16, 1, 2)),
+    "system-backup": _SYSTEM_BACKUP,
 }
