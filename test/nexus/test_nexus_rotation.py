@@ -115,17 +115,6 @@ async def test_four_rotations_back_to_back(tmp_path: Path) -> None:
         assert await generations(nexus) == {5}
 
 
-async def test_a_pause_outlives_everything_but_a_resume(tmp_path: Path) -> None:
-    async with running(tmp_path / "data", performer=Performer()) as nexus:
-        for number in range(50):
-            await put(nexus, f"a/{number}", "value")
-        await nexus.rotations.start(asked(max_rate=1), SUPERUSER)
-        await until(nexus, Phase.RE_ENCRYPTING)
-        await nexus.rotations.pause(SUPERUSER)
-    async with running(tmp_path / "data", born=False, performer=Performer()) as nexus:
-        assert nexus.rotations.view() is None
-
-
 async def test_a_dry_run_changes_no_byte(tmp_path: Path) -> None:
     def everything() -> dict[str, bytes]:
         files = [path for path in tmp_path.rglob("*") if path.is_file()]
