@@ -26,7 +26,7 @@ from spike.error import (
     SpikeError,
 )
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.policy.access import TABLE, ByRole, ForAnyone
+from spike.policy.access import TABLE, ByRole, ByRoleOrPassword, ForAnyone
 from spike.policy.role import Role
 from spike.server import Response
 from spike.spiffe.source import HeldSource
@@ -189,7 +189,10 @@ def test_an_answer_that_cannot_be_read_is_the_server_s_fault(body: bytes) -> Non
 def test_who_is_denied_is_told_of_a_policy_only_where_one_can_help(call: AnyCall) -> None:
     error = error_of(Reply(401, b""), "it", advice_for(call))
     match TABLE[call.name]:
-        case ByRole(roles=roles):
+        case ByRole() | ByRoleOrPassword() as rule:
+            roles = rule.roles | (
+                rule.with_password if isinstance(rule, ByRoleOrPassword) else frozenset()
+            )
             assert frozenset(roles_for(call)) == roles
             assert "create a policy" not in error.next_step
             assert "spike-authority run --id spiffe://spike.ist/" in error.next_step

@@ -50,7 +50,11 @@ _ROLES: Final = {
     calls.OPERATOR_RESTORE_SYSTEM.name: (Role.RESTORE,),
     calls.OPERATOR_RESTORE_UNDO.name: (Role.RESTORE,),
     calls.SYSTEM_BACKUP_RECEIVE.name: (Role.RESTORE,),
-    calls.OPERATOR_PASSWORD_BEGIN.name: (Role.SUPERUSER, Role.RESTORE),
+    calls.OPERATOR_PASSWORD_BEGIN.name: (Role.SUPERUSER, Role.RESTORE, Role.RECOVER),
+    calls.SLOT_LIST.name: (Role.SUPERUSER, Role.RECOVER),
+    calls.SLOT_ADD.name: (Role.SUPERUSER, Role.RECOVER),
+    calls.SLOT_CHANGE.name: (Role.SUPERUSER, Role.RECOVER),
+    calls.SLOT_REMOVE.name: (Role.SUPERUSER, Role.RECOVER),
     calls.BOOTSTRAP_VERIFY.name: (Role.BOOTSTRAP,),
 }
 
