@@ -70,3 +70,11 @@ async def give_slot(nexus: RunningNexus, name: str, password: bytes) -> None:
     key_name = slot_change.next_key_name(document, slot_id)
     async with vault.lock:
         await vault.advance(vault.opened.ring.changed(following, {key_name: new.auth}))
+
+
+def wait_a_minute(nexus: RunningNexus, slot_name: str) -> None:
+    """Let so many wrong passwords have been tried that the next attempt on a slot has to wait for a minute."""
+    slot = nexus.vault.opened.document.slot_named(slot_name)
+    assert slot is not None
+    for _ in range(10):
+        nexus.restores.note_wrong(slot.id)

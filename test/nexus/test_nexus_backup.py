@@ -16,7 +16,7 @@ import lifecycle_kit
 from around_kit import eventually
 from lost_kit import PASSWORD, POLICIES, WEB, put
 from nexus_kit import RECOVER, SUPERUSER, RunningNexus, running
-from slot_kit import ALICE, OTHER, ask, give_slot
+from slot_kit import ALICE, OTHER, ask, give_slot, wait_a_minute
 from spike.error import StoreUnavailableError
 from spike.lifecycle import anchor, backup
 from spike.lifecycle.backup_check import Present, judge_backup_untrusted
@@ -24,6 +24,7 @@ from spike.lifecycle.slot_due import DUE_AFTER
 from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.place import Place
 from spike.nexus.vault import KEYRING_ID
+from spike.nexus.watch import MemoryWatch
 from spike.storage.protocol import Put
 
 VERIFY = "/v1/backup?action=verify"
@@ -227,6 +228,31 @@ async def test_each_change_is_looked_at_by_itself(tmp_path: Path) -> None:
             await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_events_that_leave_the_keyring_later_leave_no_older_backup_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with living(tmp_path) as (nexus, path):
+
+        async def later() -> None:
+            """Do as if the store had failed at the history alone."""
+
+        with monkeypatch.context() as patched:
+            patched.setattr(nexus.vault, "drain", later)
+            await give_slot(nexus, "alice", ALICE)
+        assert nexus.vault.opened.document.outbox
+        await nexus.vault.drain()
+        assert not nexus.vault.opened.document.outbox
+
+        def held() -> bytes:
+            return backup.decode_untrusted(path.read_bytes()).keyring.raw
+
+        assert held() != nexus.vault.opened.keyring_raw
+        task = asyncio.create_task(MemoryWatch(nexus.vault, interval_s=0.01).run())
+        await eventually(lambda: held() == nexus.vault.opened.keyring_raw)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_with_a_password_each_copy_is_really_opened_and_the_date_is_kept(
     tmp_path: Path,
 ) -> None:
@@ -255,6 +281,7 @@ async def test_a_wrong_password_or_a_copy_that_does_not_open_keeps_no_date(tmp_p
         raw = nexus.vault.opened.keyring_raw
         status, told = await verified(nexus, OTHER, "admin")
         assert (status, told["err"]) == (400, "refused_wrong_password")
+        wait_a_minute(nexus, "admin")
         status, told = await verified(nexus, PASSWORD, "admin")
         assert (status, told["err"]) == (400, "refused_too_soon")
         status, told = await verified(nexus, PASSWORD, "nobody")

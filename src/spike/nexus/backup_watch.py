@@ -135,7 +135,7 @@ class BackupWatch:
         for _ in range(_TRIES):
             async with self._desk.lock:
                 opened, written = self._vault.opened, self._desk.written
-                if written is not None and _is_of(written, opened):
+                if written is not None and written.is_of(opened.keyring_raw):
                     return (
                         await self._store_copy(opened),
                         *[await _place_copy(s, opened, written) for s in self._desk.states],
@@ -182,7 +182,3 @@ async def _place_copy(state: PlaceState, opened: Opened, written: Written) -> Co
 
 def _present(opened: Opened) -> Present:
     return Present(opened.document, opened.ring.root, opened.ring.auth)
-
-
-def _is_of(written: Written, opened: Opened) -> bool:
-    return backup.decode_untrusted(written.backup_raw).keyring.raw == opened.keyring_raw

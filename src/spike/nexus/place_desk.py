@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spike.error import StoreError
+from spike.lifecycle import backup
 from spike.nexus.place import Place
 from spike.nexus.place_lineage import require_own
 
@@ -29,6 +30,10 @@ class Written:
     backup_raw: bytes
     anchor_raw: bytes
 
+    def is_of(self, keyring_raw: bytes) -> bool:
+        """Whether the backup holds this very keyring."""
+        return backup.decode_untrusted(self.backup_raw).keyring.raw == keyring_raw
+
 
 class PlaceDesk:
     """Writes to all places. Hold `lock` from the moment at which what is written is read off the vault."""
@@ -46,6 +51,12 @@ class PlaceDesk:
     def one_holds(self) -> bool:
         """Whether a place holds what was written last."""
         return any(not state.fault for state in self.states)
+
+    def ought_to_hold(self, keyring_raw: bytes) -> bool:
+        """Whether what was last given to every place is the backup of this keyring, or there is no place."""
+        if not self.states:
+            return True
+        return self.written is not None and self.written.is_of(keyring_raw)
 
     async def renew(self, store_id: str, backup_raw: bytes, anchor_raw: bytes) -> None:
         """Give every place a key backup and an anchor. A place that fails is reported, not fatal."""

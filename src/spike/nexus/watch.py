@@ -66,7 +66,14 @@ class MemoryWatch:
             await asyncio.sleep(self._interval_s)
             try:
                 self.look()
-                if self._vault.is_open and any(state.fault for state in self._vault.places):
+                if self._vault.is_open and self._lags():
                     await self._vault.renew_places()
             except Exception:  # noqa: BLE001  a watch that ends would be missed by nobody
                 _log.exception("the watch over the keys failed; it looks again")
+
+    def _lags(self) -> bool:
+        """Tell whether a backup place failed, or was not given the present keyring: events leave it by themselves."""
+        desk = self._vault.place_desk
+        return any(state.fault for state in desk.states) or not desk.ought_to_hold(
+            self._vault.opened.keyring_raw
+        )
