@@ -9,7 +9,7 @@ import msgspec
 
 import lifecycle_kit
 from spike.error import FormatError
-from spike.lifecycle import anchor, backup, keyring
+from spike.lifecycle import anchor, backup, keyring, usage
 from spike.lifecycle.chain import decode_entry_untrusted, sequence_of_untrusted
 from spike.lifecycle.history import Entry, record_key
 from spike.lifecycle.progress import begun, decode_progress_untrusted
@@ -90,6 +90,12 @@ def system_backup(data: bytes) -> None:
             assert data == _SYSTEM_BACKUP
 
 
+def usage_record(data: bytes) -> None:
+    """Refused with FormatError; what is accepted is the one form of what it says."""
+    with contextlib.suppress(FormatError):
+        assert usage.encode(usage.decode_untrusted(data)) == data
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "keyring": keyring_document,
     "anchor": anchor_statement,
@@ -98,6 +104,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "history-entry": history_entry,
     "progress": progress,
     "system-backup": system_backup,
+    "usage": usage_record,
 }
 SEEDS: Mapping[str, bytes] = {
     "keyring": _BORN.raw,
@@ -107,4 +114,5 @@ SEEDS: Mapping[str, bytes] = {
     "history-entry": _ENTRY,
     "progress": encode_progress(begun("0a" * 16, 1, 2)),
     "system-backup": _SYSTEM_BACKUP,
+    "usage": usage.encode(usage.added(None, {1: 3, 2: 1}, {1: 7}, lifecycle_kit.AT)),
 }

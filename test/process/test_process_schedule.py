@@ -54,3 +54,24 @@ def test_a_schedule_is_shown_changed_and_refused_with_a_reason(tmp_path: Path) -
             made.spike("key", "schedule", "set", "--default", "--format", "json").stdout
         )
         assert reset["default"] is True
+
+
+def test_use_is_counted_over_an_orderly_restart(tmp_path: Path) -> None:
+    with Installation(tmp_path) as made:
+        made.init()
+        for number in range(20):
+            made.client.put_secret("a", {"k": str(number)})
+        before = sealed(made)
+        assert before >= 40  # a version and the metadata each
+        made.drop_client()
+        assert made.stop_nexus() == 0
+        made.start_nexus()
+        made.restore()
+        assert sealed(made) >= before
+        assert b"days old, has sealed" in made.spike("key", "list").stdout
+
+
+def sealed(made: Installation) -> int:
+    listed = json.loads(made.spike("key", "list", "--format", "json").stdout)
+    (record,) = (key for key in listed if key["purpose"] == "record")
+    return int(record["sealed"])
