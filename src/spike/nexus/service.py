@@ -112,7 +112,7 @@ async def serve(
             ProofLoop(desks.drills.run_if_due, DRILL_LOOK_S).run(),
             usage.run(),
             desks.rotation_loop.run(),
-            Scheduler(vault, usage, desks.rotations.begin_due, desks.rotations.hold).run(),
+            desks.scheduler.run(),
         ):
             await stack.enter_async_context(_running(work))
         handlers = _handlers(setting, desks, service)
@@ -155,6 +155,7 @@ class _Desks:
     usage: UsageBook
     rotation_loop: RotationLoop
     rotations: RotationDesk
+    scheduler: Scheduler
 
 
 def _desks(
@@ -198,6 +199,7 @@ def _desks(
         usage=usage,
         rotation_loop=rotation_loop,
         rotations=rotations,
+        scheduler=Scheduler(vault, usage, rotations.begin_due, rotations.hold),
     )
 
 
@@ -222,7 +224,7 @@ def _handlers(setting: NexusSetting, desks: _Desks, service: Service) -> Mapping
         **BackupCalls(vault, desks.slots, desks.copies).handlers(),
         **ReportCalls(vault).handlers(),
         **KeyViewCalls(vault, desks.verifier, desks.usage).handlers(),
-        **ScheduleCalls(vault, desks.usage).handlers(),
+        **ScheduleCalls(vault, desks.usage, lambda: desks.scheduler.fault).handlers(),
         **CipherOldestCalls(vault, desks.usage).handlers(),
         **ShardCalls(desks.shards, desks.watch).handlers(),
         **KeeperCalls(desks.keepers, desks.rehearser).handlers(),
