@@ -179,3 +179,36 @@ def test_a_reset_store_is_empty_and_its_keepers_have_forgotten_it(tmp_path: Path
         with pytest.raises(NotFoundError):
             spike.client.get_secret("a")
     assert spike.spike("system-backup", "inspect", str(file)).returncode == 0
+
+
+def test_recovery_shards_bring_an_empty_machine_up_too(tmp_path: Path) -> None:
+    file, shards = tmp_path / "spike.system-backup", tmp_path / "shard"
+    old, new = tmp_path / "old", tmp_path / "new"
+    for each in (shards, old, new):
+        each.mkdir(mode=0o700)
+    recover = "spiffe://spike.ist/spike/pilot/role/recover"
+    with Installation(old) as spike:
+        spike.init()
+        spike.client.put_secret("a", {"k": "v"})
+        done = spike.spike("operator", "recover", "--yes", "--dir", str(shards), identity=recover)
+        assert done.returncode == 0, done.stderr.decode()
+        assert spike.spike("system-backup", "create", str(file)).returncode == 0
+    shown = subprocess.run(
+        [str(BIN / "spike"), "system-backup", "inspect", str(file)],
+        capture_output=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin"},  # neither a Nexus nor an identity is needed
+    )
+    assert shown.returncode == 0, shown.stderr.decode()
+    assert b"2 of 3 recovery shards" in shown.stdout
+    first, second, _ = sorted(shards.iterdir())
+    brought = ["--file", str(first), "--file", str(second)]
+    with Installation(new) as spike:
+        arguments = ["operator", "restore", "--from", str(file), "--yes", *brought]
+        done = spike.spike(*arguments, "--dry-run", identity=RESTORE)
+        assert done.returncode == 0, done.stderr.decode()
+        assert spike.client.get_status().state == "uninitialized"
+        done = spike.spike(*arguments, identity=RESTORE)
+        assert done.returncode == 0, done.stderr.decode()
+        assert b"New lineage" in done.stdout
+        assert spike.client.get_secret("a") == {"k": "v"}
