@@ -57,6 +57,11 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 def free_port() -> int:
     """Return a port nobody listens on now."""
     return free_ports(1)[0]
@@ -165,7 +170,7 @@ class Installation:
                 stderr=log,
                 env=dict(self.environment),
             )
-        eventually("Authority listens", self.control.exists)
+        eventually("Authority listens", lambda: _answers(self.control))
 
     def kill_authority(self) -> None:
         """SIGKILL."""

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpclib.exceptions import GRPCError
@@ -29,10 +30,12 @@ from authority_kit import (
     fetch,
     svid_stream,
 )
+from spike.authority import listener
 from spike.authority.archive import FileArchive
 from spike.authority.traffic import CONNECTION_LIMIT
 from spike.client.control import EntryList, EntryListRequest, Status, StatusRequest
 from spike.error import SettingError, SpikeError, StoreUnavailableError
+from spike.spiffe.endpoint import check_endpoint
 
 
 def refused(*arguments: str) -> str:
@@ -116,6 +119,24 @@ def test_a_twin_is_named(tmp_path: Path) -> None:
         assert f"another process listens on {first.socket}" in refused(*arguments)
         # The first is unharmed.
         assert first.cli("status").returncode == 0
+
+
+def test_a_twin_that_comes_while_the_first_still_starts_does_not_clear_its_socket_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, check, came = tmp_path / "agent.sock", check_endpoint, []
+
+    def with_a_twin(*given: Any) -> None:
+        monkeypatch.setattr(listener, "check_endpoint", check)
+        with pytest.raises(SettingError, match="another process listens"):
+            listener.listening(path, 0o600).__enter__()
+        came.append(True)
+        check(*given)
+
+    monkeypatch.setattr(listener, "check_endpoint", with_a_twin)
+    with listener.listening(path, 0o600), socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    assert came
 
 
 def test_a_path_too_long_for_a_socket_is_said_in_one_sentence(tmp_path: Path) -> None:

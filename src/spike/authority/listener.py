@@ -59,8 +59,6 @@ def listening(path: Path, mode: int) -> Iterator[socket.socket]:
     try:
         with bound:
             check_endpoint(path, Viewpoint.of_process())
-            bound.listen(_BACKLOG)
-            bound.setblocking(False)
             yield bound
     finally:
         with contextlib.suppress(OSError, SettingError), _only_one(path.parent):
@@ -112,6 +110,9 @@ def _bind(path: Path, mode: int) -> socket.socket:
     try:
         bound.bind(str(path))
         path.chmod(mode)
+        # Under the lock: a socket nobody listens on yet looks like one that was left behind, to be cleared away.
+        bound.listen(_BACKLOG)
+        bound.setblocking(False)
     except BaseException:
         bound.close()
         raise
