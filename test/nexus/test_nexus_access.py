@@ -62,6 +62,7 @@ MAY = {
     "keeper refresh": {SUPERUSER},
     "keeper reshape": {SUPERUSER},
     "keeper rehearse": {SUPERUSER},
+    "operator check-shard": {SUPERUSER, RECOVER},
     "backup slot list": {SUPERUSER, RECOVER},
     "backup slot add": {SUPERUSER, RECOVER},
     "backup slot change": {SUPERUSER, RECOVER},

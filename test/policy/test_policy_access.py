@@ -95,6 +95,7 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/keeper", "refresh"): SUPERUSERS,
     ("/v1/keeper", "reshape"): SUPERUSERS,
     ("/v1/keeper", "rehearse"): SUPERUSERS,
+    ("/v1/operator/shard", "check"): SUPERUSERS | {"recover"},
     ("/v1/backup/slot", "list"): SUPERUSERS | {"recover"},
     ("/v1/backup/slot", "add"): SUPERUSERS | {"recover"},
     ("/v1/backup/slot", "change"): SUPERUSERS | {"recover"},

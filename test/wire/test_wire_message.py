@@ -210,6 +210,12 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
     ("/v1/keeper", "refresh", "{}", Empty()),
     ("/v1/keeper", "rehearse", "{}", Empty()),
     (
+        "/v1/operator/shard",
+        "check",
+        '{"id":1,"setId":"s","digest":"d"}',
+        operator.ShardCheckRequest(1, "s", "d"),
+    ),
+    (
         "/v1/drill",
         "",
         '{"session":"s","sealedPassword":"AA==","slotName":"n","full":true}',

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from spike.client.caller import KEY_TIMEOUT_S
 from spike.client.password import PasswordCaller, PasswordFor
+from spike.lifecycle.recovery_shard import digest_of
 from spike.memory.key_memory import KeyMemory
 from spike.wire import call as calls
 from spike.wire.message import Empty
 from spike.wire.operator import (
     RecoverAnswer,
     RecoverRequest,
+    ShardCheckAnswer,
+    ShardCheckRequest,
     ShardRestoreAnswer,
     ShardRestoreRequest,
 )
@@ -142,6 +145,18 @@ class RootKeyCalls(PasswordCaller):
         return self._call(
             calls.OPERATOR_RECOVER, request, "recover", KEY_TIMEOUT_S, repeatable=False
         )
+
+    def check_shard(self, shard: ShardOf) -> ShardCheckAnswer:
+        """Check a recovery shard in. Its digest is sent, the shard is not.
+
+        Raises:
+            RefusalError: WRONG_SHARD, it was changed, or is of an older set or another store; UNKNOWN_SLOT.
+        """
+        asked = ShardCheckRequest(id=shard.index, set_id=shard.set_id)
+        of = self._read(calls.OPERATOR_CHECK_SHARD, asked, "check-shard")
+        digest = digest_of(of.store_id, of.set_id, shard.index, shard.value)
+        request = ShardCheckRequest(shard.index, shard.set_id, digest)
+        return self._write(calls.OPERATOR_CHECK_SHARD, request, "check-shard")
 
     def bring_shard(
         self,

@@ -40,6 +40,10 @@ Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 Number = Annotated[int, Meta(ge=1, le=0xFFFF_FFFF)]
 Counter = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Moment = Annotated[str, Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z\Z")]
+MaybeMoment = Annotated[
+    str, Meta(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?\Z")
+]
+"""A moment, or empty for never."""
 Text = Annotated[str, Meta(max_length=500)]
 History = Annotated[tuple[Transition, ...], Meta(min_length=1)]
 """A generation without a state does not exist."""
@@ -117,11 +121,15 @@ class SlotKind(StrEnum):
     DRILL = "drill"
 
 
-class RecoveryShards(_Part, frozen=True):
-    """The recovery shards of a slot: how many open it, and a digest of each, that of index 1 first."""
+class RecoveryShards(_Part, frozen=True, omit_defaults=True):
+    """The recovery shards of a slot: how many open it, and a digest of each, that of index 1 first.
+
+    `checked` are the moments at which the holder of each last showed it, empty for never; none while nobody has.
+    """
 
     threshold: Annotated[int, Meta(ge=1, le=255)]
     digests: Annotated[tuple[Digest, ...], Meta(min_length=1, max_length=255)]
+    checked: Annotated[tuple[MaybeMoment, ...], Meta(max_length=255)] = ()
 
 
 class Slot(_Part, frozen=True, omit_defaults=True):
@@ -459,7 +467,9 @@ def _format(keyring: Keyring) -> int:
     """Return the lowest format that holds a keyring."""
     has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
     later_words = (keyring.rotation, keyring.schedule, keyring.proof)
-    plain = not (has_root or keyring.leaving or keyring.retired or keyring.rotation_due)
+    checked_in = any(slot.shards is not None and slot.shards.checked for slot in keyring.slots)
+    listed = keyring.leaving or keyring.retired or keyring.rotation_due
+    plain = not (has_root or checked_in or listed)
     return 1 if plain and all(word is None for word in later_words) else 2
 
 
@@ -469,3 +479,5 @@ def _check_shards(slot: Slot) -> None:
         raise FormatError("the keyring is damaged: a slot and its shards do not fit together")
     if shards is not None and shards.threshold > len(shards.digests):
         raise FormatError("the keyring is damaged: a slot needs more shards than there are")
+    if shards is not None and len(shards.checked) not in (0, len(shards.digests)):
+        raise FormatError("the keyring is damaged: the roster of shards is not that of its slot")

@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import msgspec
 
 from spike.error import InputError
-from spike.lifecycle import proof
-from spike.lifecycle.keyring import Event, Keyring, Proof, ProofMark
-from spike.lifecycle.proof import DrillKind, Due, Outcome
+from spike.lifecycle.keyring import Event
+from spike.lifecycle.proof import DrillKind, Outcome
 from spike.nexus.drill import DrillDesk, detail_of
 from spike.nexus.drill_recovery import Drill as Made
 from spike.nexus.drill_recovery import Password
@@ -19,6 +18,7 @@ from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.recent_event import recent_events
 from spike.nexus.rehearsal import Rehearser
+from spike.nexus.status_proof import due_dates
 from spike.nexus.vault import Vault
 from spike.policy.access import Grant
 from spike.wire import call
@@ -28,7 +28,6 @@ from spike.wire.drill import (
     NOTE_LIMIT,
     Drill,
     DrillBeginRequest,
-    DrillDue,
     DrillRecordRequest,
     DrillReportAnswer,
     DrillStep,
@@ -104,25 +103,6 @@ class DrillCalls:
             raise InputError("an outcome is succeeded, failed or timed-out") from None
         await self._drills.record(asked.name, outcome, asked.note, str(grant.peer))
         return Empty()
-
-
-def due_dates(document: Keyring, now: str) -> tuple[DrillDue, DrillDue]:
-    """Return when the next drill by itself is due, and the next with a password."""
-    marks = document.proof or Proof()
-    return (
-        _due_of(proof.drill_due(document, now), marks.drill),
-        _due_of(proof.person_due(document, now), marks.person),
-    )
-
-
-def _due_of(due: Due, mark: ProofMark | None) -> DrillDue:
-    """Return when a drill is due, as it is told on the wire."""
-    return DrillDue(
-        at=GoTime(due.at),
-        overdue=due.overdue,
-        last_at=None if mark is None else GoTime(mark.at),
-        last_outcome="" if mark is None else mark.outcome,
-    )
 
 
 async def _noted(opened: Opened) -> AsyncIterator[Drill]:

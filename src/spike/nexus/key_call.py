@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from spike.error import InputError, StoreError
+from spike.lifecycle.keyring import Keyring
 from spike.nexus.backup_call import copies_of, retired_of, slots_of
 from spike.nexus.backup_watch import BackupWatch
 from spike.nexus.birth_flow import Birth, initialize, require_unborn
@@ -21,6 +22,7 @@ from spike.nexus.place_desk import PlaceState
 from spike.nexus.rehearsal import Rehearser
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput, rotation_remark
 from spike.nexus.schedule_look import look
+from spike.nexus.status_proof import due_dates, operation_of, shards_of
 from spike.nexus.usage_book import UsageBook
 from spike.nexus.verification import Run, Verifier
 from spike.nexus.watch import MemoryWatch
@@ -31,6 +33,7 @@ from spike.wire.message import Empty, GoTime
 from spike.wire.operator import BootstrapVerifyRequest
 from spike.wire.own import (
     BackupPlace,
+    DrillDue,
     FileRestoreRequest,
     InitAnswer,
     InitRequest,
@@ -168,6 +171,7 @@ class KeyCalls:
         opened = self._vault.opened if self._vault.is_open else None
         document = None if opened is None else opened.document
         keepers, threshold, margin = self._keepers.status() or (None, None, None)
+        by_itself, person = self._drills_due(document)
         return StatusAnswer(
             ready=opened is not None,
             state=phase.value,
@@ -194,6 +198,10 @@ class KeyCalls:
             if self._verifier.last is None
             else _verification(self._verifier.last),
             rehearsal=None if self._rehearser.last is None else rehearsal_of(self._rehearser.last),
+            drill=by_itself,
+            person_drill=person,
+            shards=None if document is None else shards_of(document),
+            operation=None if document is None else operation_of(document),
             backup=None if opened is None else self._backup(opened),
             anchor=None if opened is None else opened.anchor_raw(),
         )
@@ -206,6 +214,12 @@ class KeyCalls:
             with contextlib.suppress(StoreError):
                 told += (await look(self._vault, self._usage)).alerts
         return [each for each in told if each]
+
+    def _drills_due(self, document: Keyring | None) -> tuple[DrillDue | None, DrillDue | None]:
+        """Return when drills are due; a store without a backup place has none to make."""
+        if document is None or not self._vault.places:
+            return None, None
+        return due_dates(document, self._vault.moment())
 
     def _backup(self, opened: Opened) -> StatusBackup:
         last = self._copies.last

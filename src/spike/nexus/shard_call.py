@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from spike.lifecycle.recovery_shard import SHARD_BYTES
 from spike.lifecycle.refusal import Reason, RefusalError
+from spike.lifecycle.shard_check import ShownShard, slot_of
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import Asked, SystemAsked
-from spike.nexus.handler import Handler, OnKey
+from spike.nexus.handler import Handler, OnKey, Writing
 from spike.nexus.key_call import preview_of
+from spike.nexus.opened import Opened
 from spike.nexus.shard_flow import Arrived, ShardDesk
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Grant
@@ -18,10 +20,12 @@ from spike.wire.call import CallName
 from spike.wire.operator import (
     RecoverAnswer,
     RecoverRequest,
+    ShardCheckAnswer,
+    ShardCheckRequest,
     ShardRestoreAnswer,
     ShardRestoreRequest,
 )
-from spike.wire.validate import check_shard, check_shard_id
+from spike.wire.validate import check_shard, check_shard_id, check_tag
 
 
 class ShardCalls:
@@ -36,6 +40,7 @@ class ShardCalls:
         return {
             call.OPERATOR_RECOVER.name: OnKey(self.recover),
             call.OPERATOR_RESTORE.name: OnKey(self.restore),
+            call.OPERATOR_CHECK_SHARD.name: Writing(self.check),
         }
 
     async def recover(self, grant: Grant, asked: RecoverRequest) -> RecoverAnswer:
@@ -54,6 +59,24 @@ class ShardCalls:
         finally:
             handed_out.wipe()
         return RecoverAnswer(shards, handed_out.set_id, handed_out.threshold)
+
+    async def check(
+        self, grant: Grant, _opened: Opened, asked: ShardCheckRequest
+    ) -> ShardCheckAnswer:
+        """Check a shard in by its digest, or say of what a digest has to be."""
+        if asked.digest:
+            check_tag(asked.digest)
+            shown = ShownShard(asked.id, asked.set_id, asked.digest)
+            await self._desk.check_in(shown, str(grant.peer))
+        document = self._desk.document()
+        slot, shards = slot_of(document, asked.set_id)
+        return ShardCheckAnswer(
+            checked=bool(asked.digest),
+            store_id=document.store_id,
+            set_id=slot.id,
+            shares=len(shards.digests),
+            threshold=shards.threshold,
+        )
 
     async def restore(self, grant: Grant, asked: ShardRestoreRequest) -> ShardRestoreAnswer:
         """Take one recovery shard."""

@@ -28,6 +28,7 @@ from spike.lifecycle.keyring import Keyring
 from spike.lifecycle.recovery_shard import Collection, NewShardSlot
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import KeyRing
+from spike.lifecycle.shard_check import ShownShard, checked_in
 from spike.lifecycle.slot import header_of
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import Asked, Tried, slots_in_places
@@ -116,6 +117,28 @@ class ShardDesk:
                 "recovery shards of set %s were handed out to %s", handed_out.set_id, actor
             )
             return handed_out
+
+    def document(self) -> Keyring:
+        """Return the keyring in force.
+
+        Raises:
+            NotReadyError: the vault is locked.
+        """
+        return self._vault.opened.document
+
+    async def check_in(self, shown: ShownShard, actor: str) -> None:
+        """Note that the holder of a shard has shown it.
+
+        Raises:
+            RefusalError: UNKNOWN_SLOT or WRONG_SHARD; nothing was noted.
+            StoreError: it could not be noted.
+        """
+        vault = self._vault
+        at = vault.moment()
+        async with vault.lock:
+            await vault.change(
+                lambda ring: ring.replaced(checked_in(ring.document, shown, at, actor))
+            )
 
     def set_in_force(self) -> str | None:
         """Return the set whose shards a new one would make useless, or None."""

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from spike.pilot.recoverability import SUCCEEDED
-from spike.wire.drill import Drill, DrillDue, DrillReportAnswer
+from spike.wire.drill import Drill, DrillReportAnswer
+from spike.wire.own import DrillDue
 
 KIND: Final = {
     "drill": "by itself",

@@ -109,6 +109,7 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.CIPHER_REWRAP.name: OnKnownPath(Permission.EXECUTE, CIPHER_PATH, _CIPHER),
     call.BOOTSTRAP_VERIFY.name: ByRole(_BOOTSTRAP),
     call.OPERATOR_RECOVER.name: ByRole(_RECOVER),
+    call.OPERATOR_CHECK_SHARD.name: ByRole(_SUPERUSER | _RECOVER),
     call.OPERATOR_RESTORE.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_PASSWORD.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_FILE.name: ByRole(_RESTORE),

@@ -129,6 +129,13 @@ OPERATOR_RECOVER: Final = Call(
     operator.RecoverAnswer,
     needs_root_key=False,
 )
+OPERATOR_CHECK_SHARD: Final = Call(
+    CallName("operator check-shard"),
+    "/v1/operator/shard",
+    "check",
+    operator.ShardCheckRequest,
+    operator.ShardCheckAnswer,
+)
 OPERATOR_RESTORE: Final = Call(
     CallName("operator restore"),
     "/v1/operator/restore",
@@ -355,6 +362,7 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     CIPHER_REWRAP,
     BOOTSTRAP_VERIFY,
     OPERATOR_RECOVER,
+    OPERATOR_CHECK_SHARD,
     OPERATOR_RESTORE,
     OPERATOR_RESTORE_PASSWORD,
     OPERATOR_RESTORE_FILE,

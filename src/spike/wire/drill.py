@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from spike.wire.message import ConfidentialMessage, GoInt, GoTime, Message
-from spike.wire.own import Rehearsal
+from spike.wire.own import DrillDue, Rehearsal
 
 NAME_LIMIT = 100
 NOTE_LIMIT = 500
@@ -60,15 +60,6 @@ class Drill(Message, frozen=True, omit_defaults=True):
     size_bytes: GoInt = 0
     wrong: GoInt = 0
     problems: list[str] = msgspec.field(default_factory=list)
-
-
-class DrillDue(Message, frozen=True, omit_defaults=True):
-    """When the next one is due; `overdue` also after one that did not succeed. `last_at` is of the last one."""
-
-    at: GoTime
-    overdue: bool
-    last_at: GoTime | None = None
-    last_outcome: str = ""
 
 
 class DrillReportAnswer(Message, frozen=True, omit_defaults=True):

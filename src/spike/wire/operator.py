@@ -55,6 +55,28 @@ class ShardRestoreAnswer(Message, frozen=True, omit_defaults=True):
     anchor: bytes | None = None
 
 
+class ShardCheckRequest(Message, frozen=True):
+    """Check a recovery shard in by its digest; the shard itself is never sent.
+
+    `set_id` is the set that its text names, or empty. With an empty `digest` nothing is checked: the answer says of
+    which store and set a digest has to be.
+    """
+
+    id: GoInt = 0
+    set_id: str = ""
+    digest: str = ""
+
+
+class ShardCheckAnswer(Message, frozen=True):
+    """The set in force; `checked` once a shard was the one that was handed out, and its check-in is noted."""
+
+    checked: bool
+    store_id: str
+    set_id: str
+    shares: GoInt
+    threshold: GoInt
+
+
 class BootstrapVerifyRequest(Message, frozen=True):
     """What Go's bootstrap sends. Always refused: our root key never opens a payload."""
 

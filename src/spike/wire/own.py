@@ -248,6 +248,41 @@ class StatusBackup(Message, frozen=True, omit_defaults=True):
     verified_at: GoTime | None = None
 
 
+class DrillDue(Message, frozen=True, omit_defaults=True):
+    """When the next one is due; `overdue` also after one that did not succeed. `last_at` is of the last one."""
+
+    at: GoTime
+    overdue: bool
+    last_at: GoTime | None = None
+    last_outcome: str = ""
+
+
+class StatusShard(Message, frozen=True, omit_defaults=True):
+    """One recovery shard, and when its holder last showed it (`spike operator check-shard`)."""
+
+    index: GoInt
+    checked_at: GoTime | None = None
+
+
+class StatusShards(Message, frozen=True):
+    """The roster of the recovery shards in force; any `threshold` of them bring the root key back."""
+
+    set_id: str
+    made_at: GoTime
+    threshold: GoInt
+    shards: list[StatusShard]
+
+
+class StatusOperation(Message, frozen=True):
+    """The lifecycle operation in progress: another one cannot begin."""
+
+    kind: str
+    id: str
+    phase: str
+    started_at: GoTime
+    actor: str
+
+
 class StatusAnswer(Message, frozen=True, omit_defaults=True):
     """The state of Nexus; `stops` says why nothing is written. Who is not superuser gets `ready` alone.
 
@@ -275,5 +310,9 @@ class StatusAnswer(Message, frozen=True, omit_defaults=True):
     remarks: list[str] | None = None
     verification: StatusVerification | None = None
     rehearsal: Rehearsal | None = None
+    drill: DrillDue | None = None
+    person_drill: DrillDue | None = None
+    shards: StatusShards | None = None
+    operation: StatusOperation | None = None
     backup: StatusBackup | None = None
     anchor: bytes | None = None

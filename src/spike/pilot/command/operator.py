@@ -18,6 +18,7 @@ from spike.memory.key_memory import KeyMemory
 from spike.memory.process import harden
 from spike.pilot import output, preview, prompt, shard_file, system_restore
 from spike.pilot.command.restore import read_backup, show_result
+from spike.pilot.failure import Exit
 from spike.pilot.output import Format
 from spike.pilot.preview import Shown
 from spike.pilot.session import Session
@@ -132,6 +133,66 @@ def _locked(octets: list[int]) -> KeyMemory:
         for position, octet in enumerate(octets):
             view[position] = octet
     return value
+
+
+@operator.command(
+    "check-shard",
+    epilog="""\b
+Exit codes:
+  0  every shard is one that was handed out, and its check-in is noted
+  1  one is not
+\b
+Examples:
+  spike operator check-shard
+  spike operator check-shard --file /media/one/spike.recovery.1.txt
+""",
+)
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Read a shard from this file; once for each shard.",
+)
+@output.option
+@click.pass_context
+def check_shard(context: click.Context, files: tuple[Path, ...], output_format: Format) -> None:
+    """Show that a recovery shard is there and right, and note the date; nothing of it is revealed.
+
+    Needs the superuser or the recover role. The shard stays on this machine: Nexus is told its digest, which it knows.
+    A shard that is mistyped, of an older set or of another store is named at once. spike status shows the roster.
+    """
+    typed = not files and os.isatty(0)
+    harden()
+    found: list[dict[str, object]] = []
+    with Session.of_process().connect_for_dialogue() as nexus:
+        for name, text in _texts(files, typed):
+            found.append(_checked(nexus, name, text))
+    if not found:
+        raise RefusedError("no shard was given", "name its file: --file")
+    human = [f"{each['name']}: {each['result']}" for each in found]
+    output.show({"shards": found}, output_format, human)
+    context.exit(Exit.SUCCESS if all(each["good"] for each in found) else Exit.FAILED)
+
+
+def _checked(nexus: NexusClient, name: str, text: bytearray) -> dict[str, object]:
+    """Check one shard in; return what came of it."""
+    try:
+        shard = shard_text.decode_shard_text_untrusted(text)
+    except FormatError as error:
+        return {"name": name, "good": False, "result": f"NOT RIGHT: {error.message}"}
+    with shard.value:
+        try:
+            told = nexus.check_shard(ShardOf(shard.index, shard.value, shard.set_id or ""))
+        except RefusalError as refusal:
+            if refusal.reason is not Reason.WRONG_SHARD:
+                raise
+            return {"name": name, "good": False, "result": f"NOT RIGHT: {refusal.message}"}
+    result = (
+        f"right: shard {shard.index} of {told.shares}, set {told.set_id}, of which any {told.threshold} bring the "
+        "root key back; its check-in is noted"
+    )
+    return {"name": name, "good": True, "result": result}
 
 
 @operator.command(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from typing import Final
 
 import click
 import msgspec
@@ -10,11 +12,14 @@ import msgspec
 from spike.error import NotReadyError, SettingError, SpikeError
 from spike.pilot import output
 from spike.pilot.backup_text import backup_lines
+from spike.pilot.drill_text import due_line
 from spike.pilot.failure import Exit, text_of
 from spike.pilot.output import Format
 from spike.pilot.recoverability import UNKNOWN, Finding, judge, tally_of
 from spike.pilot.session import Session
 from spike.wire.own import Rehearsal, StatusAnswer, StatusKeeper, StatusSlot
+
+_PAUSE_S: Final = 2.0
 
 
 @click.command(
@@ -25,15 +30,24 @@ Exit codes:
   1  by none
   3  cannot tell: out of reach, not initialized, locked, or not the superuser role
 \b
-Example:
+Examples:
   spike status --format json
+  spike status --watch
 """
 )
+@click.option("--watch", is_flag=True, help="Go on looking, every two seconds, until Ctrl-C.")
 @output.option
 @click.pass_context
-def status(context: click.Context, output_format: Format) -> None:
+def status(context: click.Context, watch: bool, output_format: Format) -> None:
     """Say whether the root key would come back if memory were lost right now, and how."""
     session = Session.of_process()
+    if watch:
+        context.exit(_watch(session, output_format))
+    context.exit(_look(session, output_format))
+
+
+def _look(session: Session, output_format: Format) -> Exit:
+    """Show the status once; return what it comes to."""
     try:
         with session.connect() as nexus:
             answer = nexus.get_status()
@@ -41,11 +55,28 @@ def status(context: click.Context, output_format: Format) -> None:
         raise
     except SpikeError as error:
         output.note(text_of(error))
-        context.exit(Exit.UNREACHABLE)
+        return Exit.UNREACHABLE
     finding = judge(answer)
     output.show(_data(answer, finding), output_format, [finding.line, *_details(answer)])
     session.keep_anchor(answer.anchor)
-    context.exit(finding.exit)
+    return finding.exit
+
+
+def _watch(session: Session, output_format: Format) -> Exit:
+    """Show it again and again until somebody interrupts; return what the last look came to."""
+    last = Exit.UNREACHABLE
+    try:
+        while True:
+            if output_format is Format.HUMAN:
+                click.clear()  # nothing where the output is no terminal
+            try:
+                last = _look(session, output_format)
+            except NotReadyError as error:
+                output.note(text_of(error))
+                last = Exit.UNREACHABLE
+            time.sleep(_PAUSE_S)
+    except KeyboardInterrupt:
+        return last
 
 
 def _data(answer: StatusAnswer, finding: Finding) -> dict[str, object]:
@@ -79,11 +110,28 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
             yield f"    {kind}: {count}"
     if answer.state == "open":
         yield _verified(answer)
-    if answer.rehearsal is not None:
-        yield from (f"  {line}" for line in rehearsal_lines(answer.rehearsal))
+    yield from _proofs(answer)
     for measure in answer.memory or ():
         applied = "in force" if measure.applied else "NOT IN FORCE"
         yield f"  Memory, {measure.name}: {applied}{_detail(measure.detail)}"
+
+
+def _proofs(answer: StatusAnswer) -> Iterator[str]:
+    if answer.operation is not None:
+        now = answer.operation
+        yield f"  In progress: {now.kind} {now.id}, {now.phase}, since {now.started_at} by {now.actor}"
+    if answer.shards is not None:
+        held = answer.shards
+        needed = f"any {held.threshold} of {len(held.shards)} bring the root key back"
+        yield f"  Recovery shards: set {held.set_id}, made {held.made_at}, {needed}"
+        for shard in held.shards:
+            yield f"    shard {shard.index}: last checked in {shard.checked_at or 'never'}"
+    if answer.rehearsal is not None:
+        yield from (f"  {line}" for line in rehearsal_lines(answer.rehearsal))
+    if answer.drill is not None:
+        yield f"  {due_line('Drill by itself', answer.drill)}"
+    if answer.person_drill is not None:
+        yield f"  {due_line('Drill with a password', answer.person_drill)}"
 
 
 def _slot(slot: StatusSlot) -> str:
