@@ -19,6 +19,7 @@ from spike.error import (
     WipedError,
 )
 from spike.wire import (
+    backup,
     cipher,
     drill,
     go_json,
@@ -27,6 +28,7 @@ from spike.wire import (
     own,
     policy,
     report,
+    reset,
     rotation,
     schedule,
     secret,
@@ -250,6 +252,60 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
         '{"session":"s","part":2}',
         system_backup.SystemBackupReadRequest("s", 2),
     ),
+    ("/v1/backup", "export", '{"place":"p"}', backup.BackupExportRequest("p")),
+    (
+        "/v1/backup",
+        "verify",
+        '{"slot":"n","session":"s","sealedPassword":"AA=="}',
+        backup.BackupVerifyRequest("n", "s", b"\0"),
+    ),
+    ("/v1/backup/slot", "list", "{}", Empty()),
+    (
+        "/v1/backup/slot",
+        "add",
+        (
+            '{"slot":"n","session":"s","sealedPassword":"AA==","existingSlot":"o","existingSession":"t",'
+            '"existingPassword":"AQ==","noRotate":true}'
+        ),
+        backup.SlotPasswordRequest("n", "s", b"\0", "o", "t", b"\x01", True),
+    ),
+    (
+        "/v1/backup/slot",
+        "change",
+        '{"slot":"n","session":"s","sealedPassword":"AA=="}',
+        backup.SlotPasswordRequest("n", "s", b"\0"),
+    ),
+    (
+        "/v1/backup/slot",
+        "remove",
+        (
+            '{"slot":"n","existingSlot":"o","existingSession":"t","existingPassword":"AQ==",'
+            '"noRotate":true}'
+        ),
+        backup.SlotRemoveRequest("n", "o", "t", b"\x01", True),
+    ),
+    (
+        "/v1/system-backup",
+        "receive",
+        '{"confirm":"c","part":2,"data":"AA==","last":true}',
+        system_backup.SystemBackupReceiveRequest("c", 2, b"\0", True),
+    ),
+    (
+        "/v1/operator/restore",
+        "system-backup",
+        (
+            '{"session":"s","sealedPassword":"AA==","slotName":"n","anchor":"AQ==","backup":"Ag==",'
+            '"manifest":"Aw==","acceptOlderStore":true,"setAside":true}'
+        ),
+        system_backup.SystemRestoreRequest("s", b"\0", "n", b"\x01", b"\x02", b"\x03", True, True),
+    ),
+    ("/v1/operator/restore", "undo", "{}", Empty()),
+    (
+        "/v1/operator/factory-reset",
+        "",
+        '{"phrase":"p","storeId":"i"}',
+        reset.FactoryResetRequest("p", "i"),
+    ),
     ("/v1/key", "schedule-get", "{}", Empty()),
     ("/v1/key", "note", '{"id":"i","text":"t"}', report.KeyNoteRequest("i", "t")),
     ("/v1/key", "report", '{"id":"i"}', report.KeyReportRequest("i")),
@@ -336,6 +392,10 @@ def test_what_may_be_called_before_there_is_a_root_key() -> None:
         "/v1/operator/restore",
         "/v1/operator/restore?action=password",
         "/v1/operator/restore?action=file",
+        "/v1/operator/restore?action=system-backup",
+        "/v1/operator/restore?action=undo",
+        "/v1/operator/factory-reset",
+        "/v1/system-backup?action=receive",
         "/v1/operator/password?action=begin",
         "/v1/operator/init",
         "/v1/operator/status",
