@@ -114,7 +114,8 @@ class Reencryption:
         return self._progress
 
     async def run(self) -> Progress:
-        """Go on until everything has been looked at; return the progress then.
+        """Go on until everything has been looked at; return the progress then. An earlier run that ended with
+        failures is begun anew.
 
         Raises:
             RefusedError: generation `before` is the active one.
@@ -134,7 +135,8 @@ class Reencryption:
 
     async def _load(self) -> None:
         found, self._revision = await self._stored()
-        if found is None:
+        if found is None or (found.ended and found.failed):
+            # What failed may have been put right since: then it is looked for anew.
             census = await self._vault.store.census()
             expected = sum(n for (kind, _), n in census.items() if kind in SEALED_KINDS)
             found = begun(self._id.key, self._before, expected)

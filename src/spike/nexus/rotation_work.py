@@ -6,12 +6,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from spike.error import RefusedError
 from spike.lifecycle import rotation as rules
 from spike.lifecycle.keyring import KeyPurpose, Rotation
-from spike.lifecycle.progress import Progress
+from spike.lifecycle.progress import Outcome, Progress
 from spike.lifecycle.ring import KeyRing
 from spike.nexus.performer import Performer, Point
 from spike.nexus.reencryption import Reencryption
@@ -78,7 +78,7 @@ class Work:
         await prove(self._vault, proof)
         if proof.left_behind(self._active):
             await self._sweep(walks)
-        self._require_proven(proof)
+        await self._require_proven(proof)
         tally = proof.tally
         detail = {
             "scanned": str(tally.scanned),
@@ -130,12 +130,13 @@ class Work:
             "size_bytes": str(progress.size_bytes),
             "seconds": f"{time.monotonic() - started:.1f}",
         }
-        if progress.failed or progress.skipped_total:
+        if progress.failed:
             names = ", ".join(
                 f"{each.kind} {each.key} {each.version} ({each.reason})".replace("  ", " ")
-                for each in progress.named[:_SHOWN]
+                for each in progress.named
+                if each.outcome is Outcome.FAILED
             )
-            _log.error("re-encryption left records behind: %s", names)
+            _log.error("re-encryption left records behind: %s", names[:1000])
         await self._note("rotation-re-encrypted", detail)
         return progress
 
@@ -157,6 +158,14 @@ class Work:
         count = sum(each.set_aside for each in found)
         names = ", ".join(f"{each.kind} {each.key}" for each in aside[:_SHOWN])
         why = f"{count} records lay under an old key behind the re-encryption, and were set aside: {names}"
+        await self._rest(why, "somebody put them into the store; look into it")
+
+    async def _rest(self, why: str, what: str) -> NoReturn:
+        """Let the rotation rest until a person resumes it.
+
+        Raises:
+            UnprovenError: always; it says why, and what to do.
+        """
         at = self._vault.moment()
         await change_with(
             self._vault,
@@ -164,10 +173,7 @@ class Work:
             Point.HELD,
             lambda document: rules.held(document, at, ACTOR, paused=True, why=why[:400]),
         )
-        raise UnprovenError(
-            why,
-            "somebody put them into the store; look into it, then: spike key resume",
-        )
+        raise UnprovenError(why, f"{what}, then: spike key resume")
 
     def _limits(self) -> Limits:
         rotation = self._vault.opened.document.rotation
@@ -178,7 +184,7 @@ class Work:
     async def _batch(self, write: Callable[[], Awaitable[T]]) -> T:
         return await self._performer.do(Point.BATCH, write)
 
-    def _require_proven(self, proof: Proof) -> None:
+    async def _require_proven(self, proof: Proof) -> None:
         left = proof.left_behind(self._active)
         bad = proof.tally.bad_total
         if not left and not bad:
@@ -187,10 +193,8 @@ class Work:
             f"{each.kind} {each.key}: {each.reason}" for each in proof.findings[:_SHOWN]
         )
         told = f"{left} records under an old key, {bad} that are bad ({names})"
-        raise UnprovenError(
-            f"not verified: {told}",
-            "put back what is named from a system backup, or delete it; then: spike key resume",
-        )
+        what = "put back what is named from a system backup, or delete it"
+        await self._rest(f"not verified: {told}", what)
 
     async def finish(self) -> bool:
         """Step 7: nothing under the old keys, once more; then they are destroyed.
