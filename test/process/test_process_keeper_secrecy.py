@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -105,6 +106,24 @@ def test_no_key_is_in_nexus_memory_after_a_recovery_and_a_refresh(spike: Install
         assert spike.nexus is not None
         assert find_in_process(spike.nexus.pid, found) == []
     record("memory searched after a recovery from Keepers", rounds, "no key outside locked pages")
+
+
+@pytest.mark.root
+def test_no_key_is_in_nexus_memory_after_a_rehearsal_and_a_drill(spike: Installation) -> None:
+    found = patterns(keys_of(spike, shares_of(spike)))
+    rounds = size(test=1, proof=20)
+    assert spike.nexus is not None
+    for _ in range(rounds):
+        assert spike.client.rehearse().outcome == "succeeded"
+        spike.client.begin_drill(full=True)
+        while (told := spike.client.get_drills().last) is not None and told.outcome == "running":
+            time.sleep(0.01)
+        assert told is not None
+        assert told.outcome == "succeeded", told
+        assert find_in_process(spike.nexus.pid, found) == []
+        tasks = Path(f"/proc/{spike.nexus.pid}/task").glob("*/children")
+        assert not any(task.read_text() for task in tasks), "the child of a drill is still there"
+    record("memory searched after a rehearsal and a drill", rounds, "no key outside locked pages")
 
 
 @pytest.mark.root
