@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from spike.error import NotFoundError
 from spike.lifecycle.keyring import RotationKind, Scope, Succession
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.nexus.rotation_view import Asked, Check, RotationView, Started
@@ -79,14 +80,16 @@ class SmallRotations:
     asked: list[Asked] = field(default_factory=list)
     actors: list[str] = field(default_factory=list)
     undone: RotationView | None = None
-    steps_by_itself: bool = False
-    """Every look at it brings it further."""
+    stride: int = 0
+    """So many steps further does every look at it bring it."""
 
     # What the calls need
 
     async def start(self, asked: Asked, actor: str) -> Started:
         self.asked.append(asked)
         self.actors.append(actor)
+        if "nobody" in asked.without:
+            raise NotFoundError("there is no Keeper 'nobody'", "see spike keeper status")
         self._require_checks()
         if self.now is not None and self.now.phase in BLOCKING:
             if self.now.scope is not asked.scope or self.now.kind is RotationKind.ROLLBACK:
@@ -110,7 +113,7 @@ class SmallRotations:
             cipher=Succession(1, data),
             max_rate=asked.max_rate,
             emergency=asked.emergency,
-            ways=("by the password of slot admin",),
+            ways=("any 2 of 3 Keepers", "slot admin (password)"),
         )
         return Started(ID, True, tuple(self.checks))
 
@@ -171,7 +174,7 @@ class SmallRotations:
 
     def view(self) -> RotationView | None:
         told = self.now
-        if self.steps_by_itself:
+        for _ in range(self.stride):
             self.step()
         return told
 
@@ -193,7 +196,7 @@ class SmallRotations:
                     phase="re-encrypting",
                     flipped_at=MOMENT,
                     progress=Walk(),
-                    impact=("12 records were written under the new keys",),
+                    impact=("everything since is written under the new keys",),
                 )
             case "re-encrypting" if isinstance(now.progress, Walk):
                 self._walk(now, now.progress)

@@ -87,6 +87,13 @@ MAY = {
     "operator restore by system backup": {RESTORE},
     "operator restore undo": {RESTORE},
     "operator factory-reset": {SUPERUSER},
+    "key rotate": {SUPERUSER},
+    "key pause": {SUPERUSER},
+    "key resume": {SUPERUSER},
+    "key pace": {SUPERUSER},
+    "key abort": {SUPERUSER},
+    "key rollback": {SUPERUSER},
+    "key finalize": {SUPERUSER},
 }
 IDENTITIES = [
     SUPERUSER,

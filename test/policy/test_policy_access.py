@@ -114,6 +114,13 @@ BY_ROLE: Final[Mapping[tuple[str, str], set[str]]] = {
     ("/v1/key", "report"): SUPERUSERS,
     ("/v1/key", "schedule-set"): SUPERUSERS,
     ("/v1/key", "cipher-oldest"): SUPERUSERS,
+    ("/v1/key", "rotate"): SUPERUSERS,
+    ("/v1/key", "pause"): SUPERUSERS,
+    ("/v1/key", "resume"): SUPERUSERS,
+    ("/v1/key", "pace"): SUPERUSERS,
+    ("/v1/key", "abort"): SUPERUSERS,
+    ("/v1/key", "rollback"): SUPERUSERS,
+    ("/v1/key", "finalize"): SUPERUSERS,
 }
 # Calls that the role alone does not carry: what else it takes is an existing slot's password. Section 7.
 WITH_PASSWORD: Final = SUPERUSERS

@@ -12,7 +12,7 @@ from spike.wire.go_time import go_time, parse_go_time_untrusted
 from spike.wire.message import Message
 from spike.wire.operator import ShardRestoreRequest
 from spike.wire.policy import PolicyPutRequest
-from spike.wire.rotation import KeyRotateAnswer, KeyRotateRequest, KeyRotationAnswer
+from spike.wire.rotation import KeyRotateRequest
 from spike.wire.validate import check_path_pattern, check_spiffe_pattern
 
 _REQUESTS: tuple[type[Message], ...] = (
@@ -28,11 +28,7 @@ _REQUESTS: tuple[type[Message], ...] = (
 )
 
 
-_ANSWERS: tuple[type[Message], ...] = (
-    *dict.fromkeys(call.answer for call in CALLS),
-    KeyRotateAnswer,
-    KeyRotationAnswer,
-)
+_ANSWERS: tuple[type[Message], ...] = tuple(dict.fromkeys(call.answer for call in CALLS))
 
 
 def _chosen(types: tuple[type[Message], ...], data: bytes) -> tuple[type[Message], bytes]:

@@ -329,6 +329,22 @@ REQUESTS: list[tuple[str, str, str, Message]] = [
             record_days=30, windows=[schedule.ScheduleWindow(["sun"], "01:00", "05:00")], reset=True
         ),
     ),
+    ("/v1/key", "rotate", '{"windowS":null}', rotation.KeyRotateRequest()),
+    (
+        "/v1/key",
+        "rotate",
+        (
+            '{"scope":"full","reason":"r","windowS":0,"maxRate":9,"leaked":["root"],"without":["1"],'
+            '"withoutKeepers":true,"force":true,"dryRun":true}'
+        ),
+        rotation.KeyRotateRequest("full", "r", 0, 9, ["root"], ["1"], True, True, True),
+    ),
+    ("/v1/key", "pause", "{}", Empty()),
+    ("/v1/key", "resume", "{}", Empty()),
+    ("/v1/key", "pace", '{"maxRate":9}', rotation.KeyPaceRequest(9)),
+    ("/v1/key", "abort", '{"reason":"r"}', rotation.KeyReasonRequest("r")),
+    ("/v1/key", "rollback", '{"reason":"r"}', rotation.KeyReasonRequest("r")),
+    ("/v1/key", "finalize", "{}", Empty()),
     (
         "/v1/operator/init",
         "",

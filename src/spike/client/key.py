@@ -10,6 +10,7 @@ from spike.wire.key import (
     KeyGeneration,
     KeyHistoryAnswer,
     KeyHistoryRequest,
+    KeyStatusAnswer,
     KeyStatusRequest,
     KeyVerifyAnswer,
     KeyVerifyRequest,
@@ -86,6 +87,10 @@ class KeyCalls(Caller):
             NotFoundError: there was none since Nexus has started.
         """
         return self._read(calls.KEY_VERIFY, KeyVerifyRequest(stop=True), "key verify")
+
+    def get_key_status(self) -> KeyStatusAnswer:
+        """Return what goes on with keys: the verification and the rotation that run, or the last ones."""
+        return self._read(calls.KEY_STATUS, KeyStatusRequest(), "key status")
 
     def get_verification(self, findings_after: int = 0) -> Verification | None:
         """Return the verification that runs or the last one, with the findings behind the first so many.

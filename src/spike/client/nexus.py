@@ -18,6 +18,7 @@ from spike.client.key import KeyCalls
 from spike.client.password import PasswordFor
 from spike.client.pool import Body, Pool
 from spike.client.root_key import RootKeyCalls, ShardOf
+from spike.client.rotation import RotationCalls
 from spike.client.setting import ClientSetting
 from spike.client.system_backup import SystemBackupCalls
 from spike.spiffe.background_source import BackgroundSource
@@ -61,7 +62,9 @@ class Source(Protocol):
         """Stop."""
 
 
-class NexusClient(RootKeyCalls, BackupCalls, DrillCalls, KeyCalls, SystemBackupCalls):
+class NexusClient(
+    RootKeyCalls, BackupCalls, DrillCalls, KeyCalls, RotationCalls, SystemBackupCalls
+):
     """Speaks with one Nexus under this process's SPIFFE identity.
 
         with NexusClient.from_environment() as nexus:

@@ -21,6 +21,7 @@ from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.place_desk import PlaceState
 from spike.nexus.rehearsal import Rehearser
 from spike.nexus.restore_flow import Preview, RestoreDesk, RestoreInput, rotation_remark
+from spike.nexus.rotation_call import Rotations, in_short
 from spike.nexus.schedule_look import look
 from spike.nexus.status_proof import due_dates, operation_of, shards_of
 from spike.nexus.usage_book import UsageBook
@@ -65,6 +66,7 @@ class KeyCalls:
         rehearser: Rehearser,
         copies: BackupWatch,
         usage: UsageBook,
+        rotations: Rotations,
         service: Service = Service.WHOLE,
     ) -> None:
         self._keepers = keepers
@@ -72,6 +74,7 @@ class KeyCalls:
         self._rehearser = rehearser
         self._copies = copies
         self._usage = usage
+        self._rotations = rotations
         self._service = service
         self._vault = keepers.vault
         self._desk = desk
@@ -203,6 +206,7 @@ class KeyCalls:
             shards=None if document is None else shards_of(document),
             operation=None if document is None else operation_of(document),
             backup=None if opened is None else self._backup(opened),
+            rotation=None if opened is None else in_short(self._rotations.view()),
             anchor=None if opened is None else opened.anchor_raw(),
         )
 

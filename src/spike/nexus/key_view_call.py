@@ -18,6 +18,7 @@ from spike.nexus.handler import Handler, Reading
 from spike.nexus.history_check import HistoryCheck
 from spike.nexus.opened import Opened
 from spike.nexus.pace import Pace
+from spike.nexus.rotation_call import Rotations, rotation_of
 from spike.nexus.usage_book import UsageBook
 from spike.nexus.vault import Vault
 from spike.nexus.verification import Run, Verifier
@@ -50,12 +51,15 @@ _BREAK_LIMIT: Final = 100
 
 
 class KeyViewCalls:
-    """Handlers bound to one vault and its verifier."""
+    """Handlers bound to one vault, its verifier and its rotations."""
 
-    def __init__(self, vault: Vault, verifier: Verifier, usage: UsageBook) -> None:
+    def __init__(
+        self, vault: Vault, verifier: Verifier, usage: UsageBook, rotations: Rotations
+    ) -> None:
         self._vault = vault
         self._usage = usage
         self._verifier = verifier
+        self._rotations = rotations
 
     def handlers(self) -> Mapping[CallName, Handler]:
         """Return the handler of each call served here."""
@@ -111,11 +115,14 @@ class KeyViewCalls:
     async def status(
         self, _grant: Grant, _opened: Opened, asked: KeyStatusRequest
     ) -> KeyStatusAnswer:
-        """Tell how the verification is."""
+        """Tell how the verification is, and the rotation."""
         if asked.findings_after < 0:
             raise InputError("a number of findings is not negative")
-        run = self._verifier.last
-        return KeyStatusAnswer(None if run is None else verification_of(run, asked.findings_after))
+        run, view = self._verifier.last, self._rotations.view()
+        return KeyStatusAnswer(
+            verification=None if run is None else verification_of(run, asked.findings_after),
+            rotation=None if view is None else rotation_of(view),
+        )
 
 
 def verification_of(run: Run, findings_after: int) -> Verification:

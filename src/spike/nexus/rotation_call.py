@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
-from spike.error import InputError
-from spike.lifecycle.keyring import Emergency, Scope
+from spike.error import InputError, NotFoundError
+from spike.lifecycle.keyring import Emergency, Phase, Scope
+from spike.lifecycle.refusal import Reason, RefusalError
 from spike.nexus.handler import Handler, OnKey
 from spike.nexus.rotation_view import Asked, Check, Progress, RotationView, Started
 from spike.policy.access import Grant
 from spike.wire import call, rotation
 from spike.wire.call import CallName
 from spike.wire.message import Empty, GoTime
+from spike.wire.own import StatusRotation
 from spike.wire.rotation import (
     KeyPaceRequest,
     KeyReasonRequest,
@@ -93,11 +95,15 @@ class RotationCalls:
             RefusalError: ROTATION, PREFLIGHT or BUSY; nothing was changed.
         """
         asked, actor = asked_of(message), str(grant.peer)
-        if message.dry_run:
+        try:
+            if not message.dry_run:
+                return _started(await self._rotations.start(asked, actor))
             checks = await self._rotations.check(asked, actor)
             exposure = () if asked.emergency is None else await self._rotations.exposure(asked)
-            return KeyRotateAnswer("", False, [*_checks(checks)], [*exposure])
-        return _started(await self._rotations.start(asked, actor))
+        except NotFoundError as error:
+            # Said by name: the answer 404 has no words, and who may replace keys may know what there is.
+            raise RefusalError(Reason.ROTATION, error.message, error.next_step) from error
+        return KeyRotateAnswer("", False, [*_checks(checks)], [*exposure])
 
     async def pause(self, grant: Grant, _message: Empty) -> KeyRotationAnswer:
         """Let re-encryption rest."""
@@ -204,6 +210,23 @@ def rotation_of(view: RotationView) -> Rotation:
         verification=RotationVerification(view.verified, view.to_verify)
         if view.to_verify
         else None,
+    )
+
+
+def in_short(view: RotationView | None) -> StatusRotation | None:
+    """Return what the status of Nexus says of a rotation that is not over; None of one that is."""
+    if view is None or view.phase not in set(Phase):
+        return None
+    return StatusRotation(
+        id=view.id,
+        kind=str(view.kind),
+        phase=str(view.phase),
+        started_at=GoTime(view.started_at),
+        started_by=view.actor,
+        paused=view.paused,
+        fault=view.fault,
+        scanned=0 if view.progress is None else view.progress.scanned,
+        expected=0 if view.progress is None else view.progress.expected,
     )
 
 

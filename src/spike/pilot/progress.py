@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Final
 
@@ -42,9 +43,11 @@ class Line:
         self._shown = sys.stderr.isatty()
 
     def draw(self, text: str) -> None:
-        """Show `text` in the place of what was shown before."""
+        """Show `text` in the place of what was shown before, as much of it as fits on one line."""
         if self._shown:
-            sys.stderr.write(f"\r\x1b[K{text}")
+            # What runs over into a second line could not be taken away again. A terminal may not know its width: 0.
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+            sys.stderr.write(f"\r\x1b[K{text[: columns - 1] if columns else text}")
             sys.stderr.flush()
             self._drawn = True
 

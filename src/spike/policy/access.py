@@ -144,6 +144,13 @@ TABLE: Final[Mapping[CallName, Rule]] = {
     call.OPERATOR_RESTORE_SYSTEM.name: ByRole(_RESTORE),
     call.OPERATOR_RESTORE_UNDO.name: ByRole(_RESTORE),
     call.OPERATOR_FACTORY_RESET.name: ByRole(_SUPERUSER),
+    call.KEY_ROTATE.name: ByRole(_SUPERUSER),
+    call.KEY_PAUSE.name: ByRole(_SUPERUSER),
+    call.KEY_RESUME.name: ByRole(_SUPERUSER),
+    call.KEY_PACE.name: ByRole(_SUPERUSER),
+    call.KEY_ABORT.name: ByRole(_SUPERUSER),
+    call.KEY_ROLLBACK.name: ByRole(_SUPERUSER),
+    call.KEY_FINALIZE.name: ByRole(_SUPERUSER),
     call.OPERATOR_STATUS.name: ForAnyone(all_of_it=_SUPERUSER),
 }
 

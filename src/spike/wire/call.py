@@ -396,6 +396,13 @@ CALLS: Final[tuple[AnyCall, ...]] = (
     DRILL_BEGIN,
     DRILL_REPORT,
     DRILL_RECORD,
+    KEY_ROTATE,
+    KEY_PAUSE,
+    KEY_RESUME,
+    KEY_PACE,
+    KEY_ABORT,
+    KEY_ROLLBACK,
+    KEY_FINALIZE,
 )
 
 _BY_TARGET: Final = {(call.path, call.action): call for call in CALLS}

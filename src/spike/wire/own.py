@@ -182,6 +182,20 @@ class StatusVerification(Message, frozen=True, omit_defaults=True):
     detail: str = ""
 
 
+class StatusRotation(Message, frozen=True, omit_defaults=True):
+    """A rotation or rollback that is not over yet: see `spike.wire.rotation.Rotation`."""
+
+    id: str
+    kind: str
+    phase: str
+    started_at: GoTime
+    started_by: str
+    paused: bool = False
+    fault: str = ""
+    scanned: GoInt = 0
+    expected: GoInt = 0
+
+
 class KeeperRefreshAnswer(Message, frozen=True):
     """The Keepers have new shares of the same root key since `epoch`; `keepers` as right after it."""
 
@@ -315,4 +329,5 @@ class StatusAnswer(Message, frozen=True, omit_defaults=True):
     shards: StatusShards | None = None
     operation: StatusOperation | None = None
     backup: StatusBackup | None = None
+    rotation: StatusRotation | None = None
     anchor: bytes | None = None

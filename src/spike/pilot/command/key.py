@@ -8,17 +8,23 @@ import click
 
 from spike.pilot.command.key_cipher_oldest import cipher_oldest
 from spike.pilot.command.key_report import note, report
+from spike.pilot.command.key_rotate import rotate
 from spike.pilot.command.key_schedule import schedule
+from spike.pilot.command.key_status import status, watch
+from spike.pilot.command.key_steer import abort, finalize, pace, pause, resume, rollback
 from spike.pilot.command.key_verify import verify
 from spike.pilot.command.key_view import history, list_
 
 
 @click.group()
 def key() -> None:
-    """Look at the keys, and verify what is stored under them."""
+    """Look at the keys, replace them, and verify what is stored under them."""
 
 
 # One line makes a command part of `spike key`.
-_COMMANDS: Final = (list_, history, verify, schedule, cipher_oldest, report, note)
+_COMMANDS: Final = (
+    *(list_, history, verify, schedule, cipher_oldest, report, note),
+    *(rotate, status, watch, pause, resume, pace, abort, rollback, finalize),
+)
 for _command in _COMMANDS:
     key.add_command(_command)

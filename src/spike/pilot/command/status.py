@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from spike.error import NotReadyError, SettingError, SpikeError
-from spike.pilot import output
+from spike.pilot import output, rotation_text
 from spike.pilot.backup_text import backup_lines
 from spike.pilot.drill_text import due_line
 from spike.pilot.failure import Exit, text_of
@@ -93,6 +93,7 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
         yield f"  Keyring: epoch {answer.epoch}, revision {answer.revision}"
     if answer.root_generation is not None:
         yield f"  Root key: generation {answer.root_generation}"
+    yield from rotation_text.in_short(answer.rotation)
     for reason in answer.stops or ():
         yield f"  WRITES ARE STOPPED: {reason}"
     for remark in answer.remarks or ():
@@ -117,8 +118,8 @@ def _details(answer: StatusAnswer) -> Iterator[str]:
 
 
 def _proofs(answer: StatusAnswer) -> Iterator[str]:
-    if answer.operation is not None:
-        now = answer.operation
+    now, told = answer.operation, answer.rotation
+    if now is not None and (told is None or told.id != now.id):
         yield f"  In progress: {now.kind} {now.id}, {now.phase}, since {now.started_at} by {now.actor}"
     if answer.shards is not None:
         held = answer.shards
