@@ -23,6 +23,7 @@ from typing import IO, Final
 
 import pytest
 
+from console_kit import Command, commands, pattern
 from doc_kit import ROOT, fences, page, rows, sections
 from process_kit import free_port
 
@@ -36,15 +37,6 @@ os.execv(sys.argv[1], sys.argv[1:])
 """
 PASSWORD: Final = re.compile(r"^ {4}((?:[a-z]+-){9}[a-z]+)\s*$", re.MULTILINE)
 END: Final = "end of command"
-
-
-@dataclass(frozen=True)
-class Command:
-    """What is typed, and what is shown then."""
-
-    text: str
-    expected: tuple[str, ...]
-    code: int
 
 
 @dataclass(frozen=True)
@@ -67,27 +59,6 @@ def steps(text: str) -> Iterator[Command | File]:
             assert language == "console", f"a block {language!r} is not run by this test"
             yield from commands(content)
         before = place + len(content)
-
-
-def commands(block: str) -> Iterator[Command]:
-    """Yield the commands of one block."""
-    first, *parts = re.split(r"^\$ ", block, flags=re.MULTILINE)
-    assert not first, "a block begins with a command"
-    for part in parts:
-        typed, *shown = part.splitlines()
-        code = 0
-        if shown and (match := re.fullmatch(r"\[exit (\d+)\]", shown[-1])):
-            code, shown = int(match[1]), shown[:-1]
-        yield Command(typed, tuple(shown), code)
-
-
-def pattern(expected: tuple[str, ...]) -> re.Pattern[str]:
-    """Return what the whole output of a command must match."""
-    lines = [
-        r"(?:.*\n)*?" if line == "[…]" else re.escape(line).replace(re.escape("[…]"), ".*") + r"\n"
-        for line in expected
-    ]
-    return re.compile("".join(lines))
 
 
 class Shell:

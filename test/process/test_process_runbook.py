@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from around_rotation_kit import Around
 from doc_kit import DOCS
 from process_kit import BIN, PASSWORD, Installation
 from runbook_kit import play
@@ -44,8 +45,26 @@ def test_a_runbook_does_what_it_says(name: str, tmp_path: Path) -> None:
         assert play(f"docs/runbook/{name}", environment, kept) > 0
 
 
+OF_ROTATION = (
+    "emergency-rotation.md",
+    "failed-rotation.md",
+    "planned-rotation.md",
+    "rollback.md",
+)
+"""They begin with three Keepers and some secrets, and say themselves what happens meanwhile."""
+
+
+@pytest.mark.parametrize("name", OF_ROTATION)
+def test_a_runbook_of_a_rotation_does_what_it_says(name: str, tmp_path: Path) -> None:
+    with Installation(tmp_path, keepers=3, threshold=2) as spike:
+        around = Around(spike)
+        around.furnish()
+        environment = {**spike.environment, "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin"}
+        assert play(f"docs/runbook/{name}", environment, tmp_path, around.happen) >= 5
+
+
 def test_every_runbook_with_commands_is_followed() -> None:
     with_commands = {
         path.name for path in (DOCS / "runbook").glob("*.md") if "```console" in path.read_text()
     }
-    assert with_commands >= set(BEGINNING)
+    assert with_commands == {*BEGINNING, *OF_ROTATION}
