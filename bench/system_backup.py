@@ -1,6 +1,6 @@
 """How fast a system backup is made and restored, what it takes of memory, and what it costs the reads beside it.
 
-    PYTHONPATH=test:. .venv/bin/python -m bench.system_backup [--format human|json] [--records N] [--seconds S]
+    PYTHONPATH=test:. .venv/bin/python -m bench.system_backup [--format human|json] [--records N] [--seconds S] [--rate R]
 
 Real processes on loopback: Nexus on SQLite with N secrets of 1 KiB (and a tenth of that first, for memory must not grow
 with the store), `spike system-backup create` beside a load client that reads one secret over four kept connections at
@@ -102,7 +102,9 @@ def create(spike: Installation, file: Path) -> tuple[float, int, int]:
     return seconds, peak, memory_kib(process, "VmHWM") - before
 
 
-def beside(spike: Installation, program: Path, file: Path, seconds: float) -> dict[str, float]:
+def beside(
+    spike: Installation, program: Path, file: Path, seconds: float, asked_rate: float
+) -> dict[str, float]:
     """Measure reads alone and beside a backup that is made again and again."""
     who, asked = credential_of(spike), request(READ_TARGET)
 
@@ -118,10 +120,10 @@ def beside(spike: Installation, program: Path, file: Path, seconds: float) -> di
         )
 
     reads(0)  # warm
-    most = reads(0).rps
-    alone = reads(most / 2)
+    rate = asked_rate or reads(0).rps / 2
+    alone = reads(rate)
     found: list[Figures] = []
-    load = threading.Thread(target=lambda: found.append(reads(most / 2)))
+    load = threading.Thread(target=lambda: found.append(reads(rate)))
     load.start()
     while load.is_alive():
         create(spike, file)
@@ -130,7 +132,7 @@ def beside(spike: Installation, program: Path, file: Path, seconds: float) -> di
     if alone.errors or found[0].errors:
         raise AssertionError((alone, found))
     return {
-        "reads/s, half of the most": most / 2,
+        "reads/s": rate,
         "read alone, p50 ms": alone.p50_ms,
         "read alone, p99 ms": alone.p99_ms,
         "read beside, p50 ms": found[0].p50_ms,
@@ -139,7 +141,7 @@ def beside(spike: Installation, program: Path, file: Path, seconds: float) -> di
     }
 
 
-def measure(program: Path, records: int, seconds: float) -> dict[str, float]:
+def measure(program: Path, records: int, seconds: float, rate: float) -> dict[str, float]:
     """Return the figures by name."""
     found: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as kept:
@@ -155,7 +157,7 @@ def measure(program: Path, records: int, seconds: float) -> dict[str, float]:
                     f"{count} secrets, Pilot's peak MiB": pilot / 1024,
                 }
                 if count == records:
-                    found |= beside(spike, program, Path(directory) / "again", seconds)
+                    found |= beside(spike, program, Path(directory) / "again", seconds, rate)
         with tempfile.TemporaryDirectory() as directory, Installation(Path(directory)) as spike:
             command = [
                 *(str(BIN / "spike-authority"), "run", "--id", RESTORE, "--"),
@@ -173,10 +175,11 @@ def main() -> None:
     parser.add_argument("--format", choices=("human", "json"), default="human")
     parser.add_argument("--records", type=int, default=RECORDS)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rate", type=float, default=0.0, help="reads/s; 0: half of the most")
     options = parser.parse_args()
     try:
         with built() as program:
-            found = measure(program, options.records, options.seconds)
+            found = measure(program, options.records, options.seconds, options.rate)
     except CannotBuildError as error:
         print(f"skipped: {error}", file=sys.stderr)
         return

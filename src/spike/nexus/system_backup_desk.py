@@ -36,6 +36,12 @@ PART_BYTES: Final = 128 << 10
 IDLE_S: Final = 60.0
 LEAST_RATE_BYTES_S: Final = 64 << 10
 _ATTEMPTS: Final = 8
+REST: Final = 4
+"""Where others are served, so many times as long as a part took nothing is done: a fifth of a busy Nexus."""
+_LONGEST_REST_S: Final = 1.0
+_TURNS: Final = 3
+_NOBODY_S: Final = 0.000_05
+"""A turn of a loop with nothing else to do takes less (spike.nexus.pace)."""
 _log: Final = logging.getLogger("spike.nexus.system_backup")
 
 
@@ -116,7 +122,9 @@ class SystemBackupDesk:
                 await self._end()
                 raise
             self._wait()
-            return found
+        # Without the lock: who asks for something else does not wait for this.
+        await running.rest()
+        return found
 
     async def close(self) -> None:
         """End what is being read. Idempotent."""
@@ -187,6 +195,8 @@ class _Running:
         self._sent_bytes = 0
         self._number = -1
         self._part = Part(b"", last=False)
+        self._worked_s = 0.0
+        self._was_busy = False
 
     def is_overdue(self, now: float) -> bool:
         """Tell whether it is read too slowly."""
@@ -202,13 +212,31 @@ class _Running:
             return self._part
         if number != self._number + 1 or self._part.last:
             raise InputError("a system backup is read part by part")
+        began = time.monotonic()
+        await self._look_around()
         self._part = await self._next()
+        await self._look_around()
+        self._worked_s = time.monotonic() - began
         self._number = number
         self._sent_bytes += len(self._part.data)
         self._read_at = time.monotonic()
         if self._part.last:
             await self.close()
         return self._part
+
+    async def rest(self) -> None:
+        """Wait as is due after a part that was made beside other requests; not at all where there were none."""
+        rest_s, self._worked_s = self._worked_s * REST * self._was_busy, 0.0
+        self._was_busy = False
+        if rest_s:
+            await asyncio.sleep(min(rest_s, _LONGEST_REST_S))
+
+    async def _look_around(self) -> None:
+        """Let the others have their turn, and note whether there were any."""
+        for _ in range(_TURNS):
+            now = time.monotonic()
+            await asyncio.sleep(0)
+            self._was_busy |= time.monotonic() - now > _NOBODY_S
 
     async def _next(self) -> Part:
         if self._number < 0:
