@@ -1,6 +1,6 @@
 """How fast a system backup is made and restored, what it takes of memory, and what it costs the reads beside it.
 
-    PYTHONPATH=test:. .venv/bin/python -m bench.system_backup [--format human|json] [--records N] [--seconds S] [--rate R]
+    PYTHONPATH=test:. .venv/bin/python -m bench.system_backup [--records N] [--seconds S] [--rate R]
 
 Real processes on loopback: Nexus on SQLite with N secrets of 1 KiB (and a tenth of that first, for memory must not grow
 with the store), `spike system-backup create` beside a load client that reads one secret over four kept connections at
