@@ -86,11 +86,16 @@ async def _fault(keepers: KeeperDesk, link: KeeperLink) -> str:
 
 
 async def _places(vault: Vault, opened: Opened, plan: Plan) -> Check:
-    faults = await asyncio.gather(
-        *(asyncio.to_thread(_place_fault, state.place, opened) for state in vault.places)
-    )
+    faults = await asyncio.gather(*(_reached(state.place, opened) for state in vault.places))
     bad = [fault for fault in faults if fault]
     return rules.places(plan, len(faults) - len(bad), bad)
+
+
+async def _reached(place: Place, opened: Opened) -> str:
+    try:
+        return await place.reach.call(_place_fault, place, opened)
+    except StoreError as error:
+        return error.message
 
 
 def _place_fault(place: Place, opened: Opened) -> str:

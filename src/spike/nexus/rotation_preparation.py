@@ -6,7 +6,6 @@ keys. Order and reasons are those of spike.lifecycle.rotation.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
@@ -179,7 +178,7 @@ class Preparation:
         """Give every place the pending backup. In an emergency one that fails is named and left out."""
         for state in self._vault.places:
             try:
-                await asyncio.to_thread(state.place.write_pending, document.store_id, raw)
+                await state.place.reach.call(state.place.write_pending, document.store_id, raw)
             except StoreError as error:
                 if self.plan.emergency is None:
                     raise RefusalError(
@@ -323,7 +322,7 @@ async def remove_pending(keepers: KeeperDesk, performer: Performer) -> Sequence[
     async def remove() -> None:
         for state in vault.places:
             try:
-                await asyncio.to_thread(state.place.remove_pending, store_id)
+                await state.place.reach.call(state.place.remove_pending, store_id)
             except SpikeError as error:
                 faults.append(error.message)
                 _log.error("%s", error.message)
