@@ -10,6 +10,7 @@ import msgspec
 from spike.lifecycle.keyring import (
     KeyPurpose,
     Keyring,
+    LeavingKeeper,
     Phase,
     RootGeneration,
     Rotation,
@@ -18,6 +19,7 @@ from spike.lifecycle.keyring import (
     Slot,
     WrappedKey,
 )
+from spike.lifecycle.refresh import leaving, set_in_force
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.rotation_plan import leaks
 from spike.lifecycle.rotation_step import LOOK, ended, enter_key, enter_root, later, require_phase
@@ -102,8 +104,24 @@ def flipped(document: Keyring, at: str, *, has_keepers: bool) -> Keyring:
         keys=(*keys, *over),
         slots=slots,
         share_sets=sets,
+        leaving=(*document.leaving, *(_gone(document, rotation, at) if replaces_root else ())),
         rotation_due="" if _is_fresh(rotation) else document.rotation_due,
     )
+
+
+def _gone(document: Keyring, rotation: Rotation, at: str) -> tuple[LeavingKeeper, ...]:
+    """Return the Keepers that are no members any more; who had leaked is barred, also where no set follows."""
+    before = set_in_force(document)
+    if before is None:
+        return ()
+    leaked = () if rotation.emergency is None else rotation.emergency.leaked
+    names = (each.removeprefix("keeper:") for each in leaked if each.startswith("keeper:"))
+    barred = frozenset(int(name) for name in names if name.isdecimal())
+    after = next(
+        (each.members for each in document.share_sets if each.generation == rotation.root.after),
+        tuple(member for member in before.members if member.index not in barred),
+    )
+    return leaving(before, msgspec.structs.replace(before, members=after), at, barred=barred)
 
 
 def _is_fresh(rotation: Rotation) -> bool:

@@ -342,9 +342,13 @@ def _objection(view: KeeperView, opened: Opened, anchor_raw: bytes) -> Objection
 
 def _left(leaving: LeavingKeeper) -> str:
     """Say what is left at a Keeper that is no member any more."""
-    why = " because it had leaked" if leaving.barred else ""
+    if leaving.barred:
+        return (
+            f"the Keeper at {leaving.url} had leaked and is given nothing since {leaving.since}; when it is another "
+            "one, take it back: spike keeper reshape"
+        )
     return (
-        f"the Keeper at {leaving.url} left at {leaving.since}{why} and was not seen to erase its old share, which "
+        f"the Keeper at {leaving.url} left at {leaving.since} and was not seen to erase its old share, which "
         "with enough others of its set gives the root key until that is rotated"
     )
 
