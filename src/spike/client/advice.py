@@ -44,6 +44,7 @@ _STORED: Final = frozenset(
 )
 _ROLES: Final = {
     calls.OPERATOR_RECOVER.name: (Role.RECOVER,),
+    calls.OPERATOR_CHECK_SHARD.name: (Role.SUPERUSER, Role.RECOVER),
     calls.OPERATOR_RESTORE.name: (Role.RESTORE,),
     calls.OPERATOR_RESTORE_PASSWORD.name: (Role.RESTORE,),
     calls.OPERATOR_RESTORE_FILE.name: (Role.RESTORE,),
