@@ -180,3 +180,10 @@ def test_there_is_one_key_for_each_purpose_and_all_are_different(born: lifecycle
     wrapped: list[WrappedKey] = list(born.ring.document.keys)
     assert sorted(key.purpose for key in wrapped) == sorted(set(KeyPurpose) - {KeyPurpose.ROOT})
     assert len({key.check for key in wrapped}) == len(wrapped)
+
+
+def test_a_keyring_that_could_not_be_read_again_is_not_written() -> None:
+    born = lifecycle_kit.born()
+    far = msgspec.structs.replace(born.ring.document, replaced_at="tomorrow")
+    with pytest.raises(FormatError):
+        keyring.encode(far, born.ring.root)

@@ -426,7 +426,7 @@ def encode(keyring: Keyring, root: KeyMemory) -> bytes:
     """Return the document, authenticated under `root`, which must be the active root key.
 
     Raises:
-        FormatError: the keyring contradicts itself or has grown over 1 MiB.
+        FormatError: the keyring contradicts itself, could not be read again, or has grown over 1 MiB.
     """
     _check_consistent(keyring)
     store = bytes.fromhex(keyring.store_id)
@@ -434,6 +434,8 @@ def encode(keyring: Keyring, root: KeyMemory) -> bytes:
         raw = document.compose(THING, _format(keyring), keyring, key)
     if len(raw) > LIMIT_BYTES:
         raise FormatError(f"the keyring has grown over {LIMIT_BYTES} bytes")
+    # Encoding checks no field. What could not be read again must not take the place of what can.
+    decode_untrusted(raw)
     return raw
 
 

@@ -33,7 +33,7 @@ from spike.lifecycle.state import State
 REFRESH: Final = "refresh"
 RESHAPE: Final = "reshape"
 _PREPARED: Final = "prepared"
-_LEAVING_LIMIT: Final = 255
+LEAVING_LIMIT: Final = 255
 
 
 def set_in_force(document: Keyring) -> ShareSet | None:
@@ -86,7 +86,7 @@ def finished(document: Keyring, at: str) -> Keyring:
         following,
         epoch=document.epoch + 1,
         share_sets=(*kept, msgspec.structs.replace(incoming, staged=False)),
-        leaving=(*still_leaving(document.leaving, incoming), *gone)[-_LEAVING_LIMIT:],
+        leaving=(*still_leaving(document.leaving, incoming), *gone)[-LEAVING_LIMIT:],
     )
 
 
@@ -99,7 +99,7 @@ def dropped(document: Keyring, at: str) -> Keyring:
     return msgspec.structs.replace(
         following,
         share_sets=tuple(each for each in document.share_sets if each is not incoming),
-        leaving=(*document.leaving, *strange)[-_LEAVING_LIMIT:],
+        leaving=(*document.leaving, *strange)[-LEAVING_LIMIT:],
     )
 
 
@@ -144,7 +144,7 @@ def with_leaving(document: Keyring, gone: tuple[LeavingKeeper, ...], at: str) ->
         document,
         revision=document.revision + 1,
         replaced_at=at,
-        leaving=(*document.leaving, *gone)[-_LEAVING_LIMIT:],
+        leaving=(*document.leaving, *gone)[-LEAVING_LIMIT:],
     )
 
 

@@ -19,7 +19,7 @@ from spike.lifecycle.keyring import (
     Slot,
     WrappedKey,
 )
-from spike.lifecycle.refresh import leaving, set_in_force
+from spike.lifecycle.refresh import LEAVING_LIMIT, leaving, set_in_force
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.rotation_plan import leaks
 from spike.lifecycle.rotation_step import LOOK, ended, enter_key, enter_root, later, require_phase
@@ -104,7 +104,9 @@ def flipped(document: Keyring, at: str, *, has_keepers: bool) -> Keyring:
         keys=(*keys, *over),
         slots=slots,
         share_sets=sets,
-        leaving=(*document.leaving, *(_gone(document, rotation, at) if replaces_root else ())),
+        leaving=(*document.leaving, *(_gone(document, rotation, at) if replaces_root else ()))[
+            -LEAVING_LIMIT:
+        ],
         rotation_due="" if _is_fresh(rotation) else document.rotation_due,
     )
 
