@@ -257,13 +257,15 @@ class RotationLoop:
         return 0.0
 
     async def _finish(self, rotation: Rotation) -> float:
+        # Once the keyring does not name it any more this is all there is to tell of it, until it is over.
+        self._over = self.view()
         if not await self._unless_interrupted(self._work.finish()):
             return 0.0
+        self._end(rotation, "finalized", "")
         await self._wipe_formers()
         await self._work.purge()
         checks = await preflight.after(self.keepers, plan_of(rotation))
         await self._work.note_checks(rotation, preflight.told(checks))
-        self._end(rotation, "finalized", "")
         return 0.0
 
     async def _tidy(self) -> None:
