@@ -12,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from around_kit import eventually
 from nexus_kit import RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
+from rotating_kit import generations, until
 from spike.client.anchor import AnchorStore
+from spike.lifecycle import backup
+from spike.lifecycle.keyring import Phase
 from spike.lifecycle.shard_text import decode_shard_text_untrusted
+from spike.nexus.performer import Performer
 from spike.nexus.vault import KEYRING_ID
 from spike.storage.protocol import Delete
 
@@ -45,7 +50,8 @@ async def holds_everything(nexus: RunningNexus) -> bool:
 
 
 def test_there_is_a_fixture_of_each_format() -> None:
-    assert INSTALLATIONS == ["installation-1", "installation-1-keeper"]
+    names = ["installation-1", "installation-1-keeper", "installation-2-rotation"]
+    assert names == INSTALLATIONS
 
 
 @pytest.mark.parametrize("name", INSTALLATIONS)
@@ -122,3 +128,29 @@ async def test_what_pilot_remembered_of_it_still_counts(tmp_path: Path) -> None:
         _, told = await nexus.call(RESTORE, "/v1/operator/restore?action=password", asked)
         assert told["preview"]["epoch"] == seen.statement.epoch == 3
         assert "remarks" not in told, "the anchor confirms that this is the newest copy"
+
+
+async def test_an_old_rotation_goes_on(tmp_path: Path) -> None:
+    old = copied("installation-2-rotation", tmp_path)
+    (pending,) = (old / "backup").glob("*.pending")
+    async with running(
+        old / "data", place=old / "backup", born=False, performer=Performer()
+    ) as nexus:
+        assert (await nexus.restore(PASSWORD))[0] == 200
+        assert await generations(nexus) == {1, 2}
+        await nexus.rotations.set_max_rate(0, SUPERUSER)
+        await nexus.rotations.resume(SUPERUSER)
+        await until(nexus, Phase.VERIFIED)
+        assert await generations(nexus) == {2}
+        assert await holds_everything(nexus)
+        await nexus.rotations.finalize(SUPERUSER)
+        await until(nexus, "finalized")
+        await eventually(lambda: not pending.exists())
+
+
+async def test_an_old_pending_backup_is_still_read(tmp_path: Path) -> None:
+    old = copied("installation-2-rotation", tmp_path)
+    (pending,) = (old / "backup").glob("*.pending")
+    held = backup.decode_untrusted(pending.read_bytes())
+    assert held.pending
+    assert held.keyring.hint.active_root.number == 2
