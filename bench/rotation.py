@@ -47,7 +47,8 @@ PURGE_BYTES = 4 << 20
 WRITE_TARGET = "/v1/store/secrets"
 
 
-async def _fill(nexus: RunningNexus, count: int) -> None:
+async def filled(nexus: RunningNexus, count: int) -> None:
+    """Put so many secrets of 1 KiB straight into the store."""
     sealed = nexus.vault.opened.sealed
     values, now = encode_values({"password": "x" * 1000}), UnixNs(1)
     changes: list[Change] = []
@@ -145,7 +146,7 @@ async def _alone(count: int) -> dict[str, float]:
     """Measure one store of `count` secrets that nobody asks for anything."""
     with tempfile.TemporaryDirectory() as directory:
         async with running(Path(directory) / "data") as nexus:
-            await _fill(nexus, count)
+            await filled(nexus, count)
             bare = [await _rewritten(nexus, generation) for generation in (9, 1)]
             before, idle_mib, peak = await _flip(nexus), _resident_mib(children=False), Peak()
             walk, began = _walk(nexus, before), time.perf_counter()
@@ -234,7 +235,7 @@ def _write_request() -> bytes:
 async def _foreground(count: int, program: Path, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         async with running(Path(directory) / "data") as nexus:
-            await _fill(nexus, count)
+            await filled(nexus, count)
             await nexus.vault.opened.secrets.put(PATH, {"user": "web", "password": "x" * 1000})
             reads = Foreground(nexus, program, request(READ_TARGET))
             writes = Foreground(nexus, program, _write_request())

@@ -23,6 +23,7 @@ NAMES = (
     "supply",
     "verify",
     "rotation",
+    "emergency",
     "system_backup",
 )
 
