@@ -28,6 +28,8 @@ class Exploration:
     transitions: int = 0
     found: list[Found] = field(default_factory=list)
     stuck: list[Found] = field(default_factory=list)
+    reached: set[str] = field(default_factory=set)
+    """What else is worth knowing of the states: where a model has phases, which of them were reached."""
 
 
 def is_well(world: World) -> bool:
@@ -90,7 +92,7 @@ def explore(setting: Setting, *, enough: int = 1, ways_out: bool = True) -> Expl
             else:
                 wrong = step.broken
             if wrong:
-                seen.found.append(Found(wrong, [*_trace(came_from, here), step.name]))
+                seen.found.append(Found(wrong, [*trace(came_from, here), step.name]))
                 if len(seen.found) >= enough:
                     seen.states = len(numbers)
                     return seen
@@ -98,17 +100,18 @@ def explore(setting: Setting, *, enough: int = 1, ways_out: bool = True) -> Expl
                 fair_before[there].append(here)
     seen.states = len(numbers)
     if ways_out:
-        leads_on = _backwards(fair_before, well)
+        leads_on = backwards(fair_before, well)
         ends = [
             number
             for world, number in numbers.items()
             if number not in leads_on and world.sets < setting.sets
         ]
-        seen.stuck = [Found("there is no way on", _trace(came_from, each)) for each in ends[:3]]
+        seen.stuck = [Found("there is no way on", trace(came_from, each)) for each in ends[:3]]
     return seen
 
 
-def _trace(came_from: list[tuple[int, str]], number: int) -> list[str]:
+def trace(came_from: list[tuple[int, str]], number: int) -> list[str]:
+    """Return the steps that led to a state."""
     names: list[str] = []
     while number > 0:
         number, name = came_from[number]
@@ -116,7 +119,7 @@ def _trace(came_from: list[tuple[int, str]], number: int) -> list[str]:
     return names[::-1]
 
 
-def _backwards(before: list[list[int]], ends: list[int]) -> set[int]:
+def backwards(before: list[list[int]], ends: list[int]) -> set[int]:
     """Return every state from which one of these is reached."""
     reached, open_ends = set(ends), list(ends)
     while open_ends:
