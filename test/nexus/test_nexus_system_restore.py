@@ -182,6 +182,7 @@ async def test_a_whole_store_comes_up_as_another_life_of_it(made: bytes, tmp_pat
         document = nexus.vault.opened.document
         assert document.store_id == before.store_id
         assert document.lineage == answer["lineage"] != before.lineage
+        assert "new lineage" in document.rotation_due, "fresh keys are due"
         assert document.epoch == before.epoch + LINEAGE_LEAP
         assert (await nexus.store.health()).fence == document.epoch
         assert document.share_sets == ()
