@@ -66,6 +66,15 @@ class Writer:
                 self._fault = error.message
 
 
+def fill(stage: Stage, prefix: str, count: int, acknowledged: dict[str, str]) -> None:
+    """Put so many secrets and note each that was acknowledged."""
+    with NexusClient.from_environment(stage.environment) as nexus:
+        for n in range(count):
+            path, value = f"{prefix}/{n}", f"value {n}"
+            nexus.put_secret(path, {"password": value})
+            acknowledged[path] = value
+
+
 def require_all_secrets(stage: Stage, acknowledged: Mapping[str, str]) -> None:
     """Go on if every acknowledged secret is there with its value.
 

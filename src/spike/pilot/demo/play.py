@@ -18,6 +18,7 @@ from spike.pilot.failure import Exit
 CHAPTERS: Final = {
     "main": "spike.pilot.demo.main.chapter:CHAPTER",
     "keeper": "spike.pilot.demo.keeper.chapter:CHAPTER",
+    "rotation": "spike.pilot.demo.rotation.chapter:CHAPTER",
 }
 
 LIST: Final = "list"

@@ -6,7 +6,8 @@ import sqlite3
 from contextlib import closing
 
 from spike.pilot.demo.claim import claim, require
-from spike.pilot.demo.keeper.world import KeeperWorld, keeper_id
+from spike.pilot.demo.keeper.world import KeeperWorld
+from spike.pilot.demo.keeper_stage import keeper_id
 from spike.pilot.demo.ledger import Writer, require_all_secrets
 from spike.pilot.demo.stage import is_there
 from spike.pilot.dev.world import NEXUS_ID

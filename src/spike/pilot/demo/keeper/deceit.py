@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from spike.pilot.demo.claim import claim, require_equal
 from spike.pilot.demo.keeper.liar import LISTENS
-from spike.pilot.demo.keeper.world import KeeperWorld, keeper_id
+from spike.pilot.demo.keeper.world import KeeperWorld
+from spike.pilot.demo.keeper_stage import keeper_id
 from spike.pilot.demo.ledger import require_all_secrets
 from spike.pilot.demo.stage import wait_until
 from spike.pilot.dev.keeper import CURRENT

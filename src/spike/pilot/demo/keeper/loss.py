@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from spike.pilot.demo.claim import claim, require, require_equal
-from spike.pilot.demo.keeper.world import INDEXES, PATH, RESTORE, KeeperWorld, keeper_id
+from spike.pilot.demo.keeper.world import PATH, KeeperWorld
+from spike.pilot.demo.keeper_stage import INDEXES, RESTORE, keeper_id
 from spike.pilot.demo.ledger import require_all_secrets
 from spike.pilot.demo.stage import descendants, is_there, wait_until
 from spike.pilot.dev.keeper import CURRENT

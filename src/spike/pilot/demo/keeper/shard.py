@@ -8,12 +8,11 @@ from pathlib import Path
 
 from spike.pilot.demo.claim import claim, require, require_equal
 from spike.pilot.demo.keeper.loss import lose_nexus_and_two, wait_for_new_shares
-from spike.pilot.demo.keeper.world import PATH, RESTORE, KeeperWorld
+from spike.pilot.demo.keeper.world import PATH, KeeperWorld
+from spike.pilot.demo.keeper_stage import RECOVER, RESTORE
 from spike.pilot.demo.ledger import require_all_secrets
 from spike.pilot.demo.stage import Ran, files_below
 from spike.pilot.dev.keeper import THRESHOLD
-
-_RECOVER = "spiffe://spike.ist/spike/pilot/role/recover"
 
 
 @claim("recovery shards are handed out to the recover role alone, one private file each")
@@ -24,7 +23,7 @@ def shards_are_handed_out(world: KeeperWorld) -> str:
     denied = world.stage.run(*command)
     require_equal(denied.code, 1, "the exit code for the superuser")
     require(not files_below(into), "the superuser got shards")
-    ran = world.stage.run_as(_RECOVER, *command)
+    ran = world.stage.run_as(RECOVER, *command)
     require(ran.code == 0, f"the recover role is refused: {ran.errors.strip()}")
     told = json.loads(ran.output)
     require_equal([str(file) for file in files_below(into)], told["files"], "the files")
@@ -76,5 +75,5 @@ def _directory(world: KeeperWorld) -> Path:
 def hand_out_others(world: KeeperWorld) -> None:
     """Sabotage: other shards have been handed out since, which makes these worth nothing."""
     others = str(world.directory / "other-shards")
-    ran = world.stage.run_as(_RECOVER, "spike", "operator", "recover", "--yes", "--dir", others)
+    ran = world.stage.run_as(RECOVER, "spike", "operator", "recover", "--yes", "--dir", others)
     require(ran.code == 0, f"the recover role is refused: {ran.errors.strip()}")

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spike.pilot.demo.claim import claim, require, require_equal
-from spike.pilot.demo.keeper.world import INDEXES, PATH, KeeperWorld
+from spike.pilot.demo.keeper.world import PATH, KeeperWorld
+from spike.pilot.demo.keeper_stage import INDEXES
 from spike.pilot.demo.ledger import require_all_secrets
 from spike.pilot.demo.stage import wait_until
 from spike.pilot.dev.world import NEXUS_ID

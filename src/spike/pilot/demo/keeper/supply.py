@@ -5,12 +5,8 @@ from __future__ import annotations
 import time
 
 from spike.pilot.demo.claim import claim, require, require_equal
-from spike.pilot.demo.keeper.world import (
-    INDEXES,
-    RESUPPLY_LIMIT_S,
-    KeeperWorld,
-    keeper_id,
-)
+from spike.pilot.demo.keeper.world import KeeperWorld
+from spike.pilot.demo.keeper_stage import INDEXES, RESUPPLY_LIMIT_S, keeper_id
 from spike.pilot.demo.stage import is_there, wait_until
 from spike.pilot.dev.keeper import CURRENT, THRESHOLD
 from spike.pilot.dev.world import NEXUS_ID
