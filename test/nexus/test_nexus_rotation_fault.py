@@ -199,6 +199,25 @@ async def test_a_record_that_does_not_open_keeps_the_old_keys_alive(tmp_path: Pa
         assert await get(nexus, "z/bad") == "value"
 
 
+async def test_why_a_rotation_rests_is_told_after_a_restart_too(tmp_path: Path) -> None:
+    async with surroundings(tmp_path, 3, 2) as around:
+        async with with_keepers(around) as nexus:
+            await put(nexus, "a/good", "value")
+            await put(nexus, "z/bad", "value")
+            (row,) = [row for row in await secret_rows(nexus) if row.id.key == "z/bad"]
+            await overwrite(nexus, row, row.blob[:-1] + bytes([row.blob[-1] ^ 1]), row.generation)
+            await nexus.rotations.start(asked(window_s=0), SUPERUSER)
+            await seen(nexus, lambda view: view.paused and bool(view.fault))
+        async with with_keepers(around, born=False) as nexus:
+            view = await until(nexus, Phase.RE_ENCRYPTING)
+            assert view.paused
+            assert "secret z/bad" in view.fault
+            (spoilt,) = [each for each in await secret_rows(nexus) if each.id == row.id]
+            await overwrite(nexus, spoilt, row.blob, row.generation)
+            await nexus.rotations.resume(SUPERUSER)
+            assert not (await until(nexus, "finalized")).fault
+
+
 async def test_a_row_put_back_behind_the_walk_is_set_aside_and_a_person_is_asked(
     tmp_path: Path,
 ) -> None:

@@ -253,6 +253,7 @@ class Rotation(KeyringPart, frozen=True, omit_defaults=True):
     `next_keys` are all keys as wrapped under the root key that is being brought in; empty from the flip on.
     `undone` is the rotation that a rollback takes back, as it was. `max_rate` is in records a second;
     0 leaves it to the pace.
+    `paused_why`: what a person has to look into before it is resumed; empty where somebody paused it.
     `without_keepers`: it goes on with the slots alone. `left_out` are the indexes of Keepers that need not confirm.
     """
 
@@ -273,6 +274,7 @@ class Rotation(KeyringPart, frozen=True, omit_defaults=True):
     left_out: tuple[Annotated[int, Meta(ge=1, le=255)], ...] = ()
     without_keepers: bool = False
     paused: bool = False
+    paused_why: Annotated[str, Meta(max_length=500)] = ""
     undone: Rotation | None = None
     flipped_at: str = ""
     verified_at: str = ""

@@ -227,7 +227,7 @@ def verified(document: Keyring, at: str, detail: Mapping[str, str]) -> Keyring:
     """Return the keyring that says: no record is left under an old key, and each opens under the new one."""
     rotation = require_phase(document, Phase.RE_ENCRYPTING)
     following = msgspec.structs.replace(
-        rotation, phase=Phase.VERIFIED, verified_at=at, paused=False
+        rotation, phase=Phase.VERIFIED, verified_at=at, paused=False, paused_why=""
     )
     return later(document, at, following, "rotation-verified", detail)
 
@@ -341,7 +341,7 @@ def held(document: Keyring, at: str, actor: str, *, paused: bool, why: str = "")
     rotation = require_phase(document, Phase.RE_ENCRYPTING)
     if rotation.paused is paused:
         return None
-    following = msgspec.structs.replace(rotation, paused=paused)
+    following = msgspec.structs.replace(rotation, paused=paused, paused_why=why)
     kind = "rotation-paused" if paused else "rotation-resumed"
     return later(document, at, following, kind, {"why": why} if why else {}, actor=actor)
 

@@ -46,7 +46,7 @@ def view_of(
         window_ends_at=window_end(rotation),
         paused=rotation.paused,
         max_rate=rotation.max_rate,
-        fault=fault,
+        fault=fault or rotation.paused_why,
         ways=ways(document),
         impact=impact(rotation, progress),
         progress=progress,
