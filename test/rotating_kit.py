@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from nexus_kit import SUPERUSER, RunningNexus
 from spike.lifecycle.keyring import Emergency, Phase, Scope
+from spike.nexus.performer import Performer, Point
 from spike.nexus.record_check import SEALED_KINDS, header_generation
 from spike.nexus.rotation_view import Asked, RotationView
 
 PATIENCE_S = 60.0
+T = TypeVar("T")
+
+
+class Holding(Performer):
+    """Waits before one effect until a test lets it go on."""
+
+    def __init__(self, point: Point) -> None:
+        self._point = point
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def do(self, point: Point, act: Callable[[], Awaitable[T]]) -> T:
+        if point is self._point:
+            self.reached.set()
+            await self.go_on.wait()
+        return await act()
 
 
 def asked(scope: Scope = Scope.FULL, **changes: object) -> Asked:

@@ -326,3 +326,38 @@ def test_every_step_is_told_by_the_write_that_makes_it_true(ring: KeyRing) -> No
     assert {event.detail["id"] for event in ended.document.outbox[1:]} == {f"{1:032x}"}
     last = ended.document.outbox[-1]
     assert last.detail["destroyed"] == "root 1, record 1"
+
+
+def test_a_rotation_that_fails_again_and_again_does_not_fill_the_keyring(ring: KeyRing) -> None:
+    leaked = plan(number=99, emergency=Emergency(leaked=("root",)), window_s=0)
+    sizes, numbers = set(), []
+    for _ in range(8):
+        incoming, following = incoming_for(ring, leaked), numbers_of(ring.document, leaked)
+        numbers.append(following.root.after)
+        document = rules.prepared(ring, leaked, following, incoming, LATER)
+        ring = ring.replaced(msgspec.structs.replace(document, outbox=()))
+        sizes.add(len(keyring.encode(ring.document, ring.root)) // 100)
+    assert numbers == list(range(2, 10))
+    assert max(sizes) - min(sizes) < 20
+    ring = ring.replaced(rules.dropped(ring.document, LATER, "a test"))
+    half = plan(Scope.DATA_ONLY, number=100)
+    incoming, following = incoming_for(ring, half), numbers_of(ring.document, half)
+    ring = ring.replaced(rules.prepared(ring, half, following, incoming, LATER))
+    ring = ring.replaced(rules.dropped(ring.document, LATER, "a test"))
+    again = numbers_of(ring.document, plan(number=101))
+    assert again.root.after == 10
+    assert again.record.after == following.record.after + 1
+    assert {root.number for root in ring.document.roots} == {1, 9}
+
+
+def test_an_emergency_that_is_dropped_lets_the_rotation_before_it_go_on(ring: KeyRing) -> None:
+    after = to_flip(ring, plan())
+    before = after.document.rotation
+    leaked = plan(number=2, emergency=Emergency(leaked=("root",)), window_s=0)
+    for _ in range(2):  # it is prepared, interrupted, and prepared again
+        numbers = numbers_of(after.document, leaked)
+        document = rules.prepared(after, leaked, numbers, incoming_for(after, leaked), LATER)
+        after = after.replaced(reread(document, after.root))
+    document = reread(rules.dropped(after.document, LATER, "a mistake"), after.root)
+    assert document.rotation == before
+    assert states(document)["record 1"] == State.SUSPENDED

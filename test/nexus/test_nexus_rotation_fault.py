@@ -12,7 +12,7 @@ import pytest
 
 from around_kit import PASSWORD, Around, eventually, states, surroundings
 from nexus_kit import SUPERUSER, RunningNexus, running
-from rotating_kit import asked, emergency, generations, get, put, rotated, seen, until
+from rotating_kit import Holding, asked, emergency, generations, get, put, rotated, seen, until
 from spike.error import StoreUnavailableError
 from spike.lifecycle.keyring import Phase
 from spike.lifecycle.refusal import Reason, RefusalError
@@ -51,20 +51,6 @@ async def overwrite(nexus: RunningNexus, record: Record, blob: bytes, generation
     """Write past SPIKE, as whoever holds the store can."""
     change = Put(record.id, blob, generation, record.revision)
     await nexus.store.apply((change,), fence=None)
-
-
-class Holding(Performer):
-    """Waits before one effect until a test lets it go on."""
-
-    def __init__(self, point: Point) -> None:
-        self._point = point
-        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
-
-    async def do(self, point: Point, act: Callable[[], Awaitable[T]]) -> T:
-        if point is self._point:
-            self.reached.set()
-            await self.go_on.wait()
-        return await act()
 
 
 async def test_a_keeper_that_is_away_stops_a_planned_rotation_before_it_begins(

@@ -49,6 +49,7 @@ from spike.lifecycle.rotation_step import (
     require_phase,
     require_rotation,
     step,
+    worth_naming,
     wrong_phase,
 )
 from spike.lifecycle.slot import seal_root
@@ -91,7 +92,7 @@ def prepared(ring: KeyRing, plan: Plan, numbers: Numbers, incoming: Incoming, at
         emergency=plan.emergency,
         left_out=plan.left_out,
         without_keepers=plan.without_keepers,
-        undone=document.rotation if plan.kind is RotationKind.ROLLBACK else None,
+        undone=document.rotation,
     )
     rotation = msgspec.structs.replace(
         rotation, next_keys=_next_keys(ring, rotation, numbers, incoming, at)
@@ -293,7 +294,7 @@ def _is_new_end(part: RootGeneration | WrappedKey, before: set[int]) -> bool:
 def dropped(document: Keyring, at: str, why: str) -> Keyring:
     """Return the keyring in which a rotation that never came into force is over; its numbers stay used.
 
-    Where it was a rollback, the rotation that it should have taken back goes on.
+    Where it was a rollback or an emergency, the rotation whose place it should have taken goes on.
     """
     rotation = require_rotation(document)
     if rotation.phase not in BEFORE_FLIP:
@@ -329,8 +330,8 @@ def _without_attempt(document: Keyring, at: str, why: str) -> Keyring:
         rotation.undone,
         "rotation-dropped",
         detail,
-        roots=roots,
-        keys=(*document.keys, *unborn),
+        roots=worth_naming(roots, lambda _root: "root"),
+        keys=worth_naming((*document.keys, *unborn), lambda key: (key.purpose, key.slot)),
         slots=slots,
         share_sets=tuple(each for each in document.share_sets if not each.staged),
     )
@@ -380,6 +381,6 @@ def _started_detail(rotation: Rotation) -> dict[str, str]:
     }
     if rotation.emergency is not None:
         detail |= {"emergency": "yes", "leaked": ", ".join(rotation.emergency.leaked)}
-    if rotation.undone is not None:
+    if rotation.undone is not None and rotation.kind is RotationKind.ROLLBACK:
         detail["of"] = rotation.undone.id
     return detail

@@ -92,6 +92,8 @@ def flipped(document: Keyring, at: str, *, has_keepers: bool) -> Keyring:
         flipped_at=at,
         verified_at=at if done else "",
         next_keys=(),
+        # What an emergency takes the place of is over now, and its keys end with it.
+        undone=None if rotation.emergency is not None else rotation.undone,
     )
     return later(
         document,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -10,6 +11,7 @@ from spike.lifecycle.keyring import Event, Keyring, Phase, RootGeneration, Rotat
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.state import Operation, State, Transition, enter, require
 
+Part = TypeVar("Part", RootGeneration, WrappedKey)
 LOOK = "see spike key status"
 
 
@@ -55,6 +57,25 @@ def ended(key: WrappedKey, rotation: Rotation, at: str) -> WrappedKey:
     require(key.history, Operation.DESTROY)
     key = enter_key(key, rotation, at, State.DESTROYED)
     return msgspec.structs.replace(key, wrapped=b"")
+
+
+def worth_naming(parts: Sequence[Part], name: Callable[[Part], object]) -> tuple[Part, ...]:
+    """Return generations without those that never came into force, but for the highest number: it stays used.
+
+    Whoever can make a rotation fail again and again, a Keeper for one, would fill the keyring with them. The history
+    has them all.
+    """
+    highest = {name(part): part.number for part in sorted(parts, key=lambda part: part.number)}
+    return tuple(
+        part for part in parts if part.number == highest[name(part)] or not _is_unborn(part)
+    )
+
+
+def _is_unborn(part: RootGeneration | WrappedKey) -> bool:
+    return {transition.state for transition in part.history} == {
+        State.PRE_ACTIVATION,
+        State.DESTROYED,
+    }
 
 
 def later(

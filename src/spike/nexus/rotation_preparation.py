@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from spike.error import SpikeError, StoreError
@@ -44,14 +44,17 @@ class Preparation:
         performer: Performer,
         plan: Plan,
         *,
+        former: Callable[[KeyRing], None],
         force: bool = False,
     ) -> None:
+        """`former` is given the ring that the flip takes the place of: what does not live on in it is to be wiped."""
         self.plan = plan
         self._keepers = keepers
         self._vault = keepers.vault
         self._passwords = passwords
         self._performer = performer
         self._force = force
+        self._former = former
         self._numbers: Numbers | None = None
         self._incoming: Incoming | None = None
         self._new: NewSet | None = None
@@ -103,10 +106,7 @@ class Preparation:
             if self._replaces_root:
                 await self._distribute()
             await self._back_up()
-            opened = await self._flip()
-            if self._new is not None:
-                self._keepers.adopt(self._new.held)
-        return opened
+            return await self._flip()
 
     async def _distribute(self) -> None:
         """Step 2: the Keepers get their shares beside the ones in force, give them back, and these give the key."""
@@ -270,6 +270,7 @@ class Preparation:
         def step(ring: KeyRing) -> KeyRing:
             at = self._vault.moment()
             following = flipped(ring.document, at, has_keepers=self._needs_keepers)
+            self._former(ring)
             return ring.succeeded(following, incoming.root, incoming.added)
 
         return await self._performer.do(Point.FLIP, lambda: self._vault.change(step))
@@ -302,30 +303,44 @@ class Preparation:
         await remove_pending(self._keepers, self._performer)
 
     def close(self) -> None:
-        """Wipe what has not come into force. Idempotent."""
+        """Wipe what has not come into force, and hand over what has. Idempotent.
+
+        Whoever waited for the flip may have been cancelled, or may not have had its answer, and it is in force.
+        """
         ring = self._vault.opened.ring if self._vault.is_open else None
         if self._incoming is not None:
             for key in (self._incoming.root, *self._incoming.added.values()):
                 if ring is None or not ring.holds(key):
                     key.wipe()
-        if self._new is not None and self._keepers.held is not self._new.held:
-            self._new.held.wipe()
+        if self._new is not None:
+            in_force = self._keepers.set_in_force()
+            if in_force is not None and in_force.id == self._new.share_set.id:
+                self._keepers.adopt(self._new.held)
+            else:
+                self._new.held.wipe()
         self._incoming = self._new = None
 
 
 async def remove_pending(keepers: KeeperDesk, performer: Performer) -> Sequence[str]:
-    """Remove the pending backup from every place; return what stands in the way, which is tried again later."""
+    """Remove the pending backup from every place; return what stands in the way, which is tried again later.
+
+    A place that does not hold the backup in force keeps it: behind a flip it is the one copy there of the new keys.
+    """
     vault = keepers.vault
     store_id = vault.opened.document.store_id
     faults: list[str] = []
 
     async def remove() -> None:
-        for state in vault.places:
-            try:
-                await state.place.reach.call(state.place.remove_pending, store_id)
-            except SpikeError as error:
-                faults.append(error.message)
-                _log.error("%s", error.message)
+        async with vault.place_desk.lock:  # behind a renewal that is under way
+            for state in vault.places:
+                if state.fault:
+                    faults.append(state.fault)
+                    continue
+                try:
+                    await state.place.reach.call(state.place.remove_pending, store_id)
+                except SpikeError as error:
+                    faults.append(error.message)
+                    _log.error("%s", error.message)
 
     await performer.do(Point.CLEAR_PENDING, remove)
     return faults
