@@ -7,8 +7,12 @@ import signal
 
 import pytest
 
+from run_record import RunRecord, record_of, unproven
 
-def pytest_configure() -> None:
+RECORD = pytest.StashKey[RunRecord]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """Take signals as a terminal's shell would hand them on, also where the suite was started in the background.
 
     A shell without job control has its background commands ignore SIGINT, and what ignores it hands that on.
@@ -16,6 +20,10 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGQUIT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
+    if not hasattr(config, "workerinput"):
+        # Not in a worker: there only a part of what ran is known.
+        config.stash[RECORD] = record_of(config)
+        config.pluginmanager.register(config.stash[RECORD])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,8 +37,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the run when a test was skipped and SPIKE_NO_SKIP=1 allows none."""
-    if os.environ.get("SPIKE_NO_SKIP") != "1" or session.exitstatus != pytest.ExitCode.OK:
+    """Fail the run when a page claims what it did not show, or when SPIKE_NO_SKIP=1 allows no skip and one was."""
+    record = session.config.stash.get(RECORD, None)
+    if record is None or session.exitstatus != pytest.ExitCode.OK:
+        return
+    missing = unproven(record)
+    if missing:
+        print(f"\npages call proven what did not pass in this run: {sorted(missing)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if os.environ.get("SPIKE_NO_SKIP") != "1":
         return
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = len(reporter.stats.get("skipped", ())) if reporter is not None else 0

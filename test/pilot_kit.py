@@ -32,6 +32,7 @@ import grpclib.server
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from process_kit import free_port
 from spiffe_kit import Ca, material, response
 from spike.crypto.slot import OneTimeKey
 from spike.error import (
@@ -178,9 +179,7 @@ class ShippedNexus:
     """`spike-nexus` as it is shipped: a process on SQLite."""
 
     def __init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._directory = Path()
         self._environment: dict[str, str] = {}

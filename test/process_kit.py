@@ -18,13 +18,15 @@ with Installation(tmp_path, keepers=3, threshold=2) as spike:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -67,13 +69,32 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
+FIRST_PORT = 20_000
+LAST_PORT = 32_000
+"""Below the ports that the kernel hands out by itself: none of those is taken between this choice and its use."""
+WORKERS = 8
+"""Workers of one run that choose from ranges of their own."""
+
+
+def _own_range() -> Iterator[int]:
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    width = (LAST_PORT - FIRST_PORT) // WORKERS
+    begin = secrets.randbelow(width)
+    return (FIRST_PORT + worker * width + (begin + n) % width for n in itertools.count())
+
+
+_PORTS = _own_range()
+
+
 def free_ports(count: int) -> list[int]:
-    """Return different ports nobody listens on now."""
-    with contextlib.ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
+    """Return different ports nobody listens on now, each given out once for long."""
+    found: list[int] = []
+    while len(found) < count:
+        port = next(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
 
 
 class Installation:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from doc_kit import DOCS, ROOT, codes, page, rows
+from doc_kit import DOCS
+from run_record import PAGES, Line, RunRecord, functions, lines, unproven
 
-PAGES = ("docs/reference/requirement.md", "docs/reference/compliance.md")
 NUMBERS = (
     ("K", 4),
     ("P", 6),
@@ -23,45 +20,7 @@ NUMBERS = (
     ("G", 4),
     ("D", 10),
 )
-STATE = re.compile(r"(proven|met|not yet|in part): ?(.*)")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One row: its id, how far it is, what is missing, tests and page."""
-
-    id: str
-    state: str
-    missing: str
-    tests: tuple[str, ...]
-    link: str
-
-
-def lines(name: str) -> list[Line]:
-    found = []
-    for identity, asked, state, tests, link in rows(page(name)):
-        assert asked
-        match = STATE.fullmatch(state if ":" in state else f"{state}:")
-        assert match is not None, f"{identity}: no such state: {state}"
-        found.append(Line(identity, match[1], match[2], tuple(codes(tests)), link))
-    return found
-
-
 LINES = [line for name in PAGES for line in lines(name)]
-
-
-def functions(file: str) -> dict[str, bool]:
-    """Return the tests of a file by name; whether they need root."""
-    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-    whole = any(
-        "pytest.mark.root" in ast.unparse(n) for n in tree.body if isinstance(n, ast.Assign)
-    )
-    found = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            marks = [ast.unparse(each) for each in node.decorator_list]
-            found[node.name] = whole or "pytest.mark.root" in marks
-    return found
 
 
 def test_every_requirement_has_its_line_once_and_in_order() -> None:
@@ -94,25 +53,15 @@ def test_a_test_named_is_there(test: str) -> None:
     assert name in functions(file)
 
 
-def test_what_pages_call_proven_passed_in_this_run(run_record: Any) -> None:
-    """At the end of a whole run every test named has passed; in a part of one, those that belong to it."""
+def test_what_a_page_names_and_a_run_did_not_pass_is_found() -> None:
     named = {test for line in LINES for test in line.tests}
-    needs_root = {
-        test for test in named if functions(test.partition("::")[0])[test.partition("::")[2]]
-    }
-    assert not named & run_record.failed
-    due = named - needs_root if run_record.complete else set()
-    due |= named & run_record.selected
-    assert due <= run_record.passed, f"not run: {sorted(due - run_record.passed)}"
-
-
-@pytest.mark.root
-def test_what_pages_call_proven_passed_in_this_run_as_root(run_record: Any) -> None:
-    """The same for the tests that need root."""
-    named = {test for line in LINES for test in line.tests}
-    needs_root = {
-        test for test in named if functions(test.partition("::")[0])[test.partition("::")[2]]
-    }
-    assert needs_root
-    due = needs_root if run_record.complete else needs_root & run_record.selected
-    assert due <= run_record.passed, f"not run: {sorted(due - run_record.passed)}"
+    rootless = [
+        test for test in named if not functions(test.partition("::")[0])[test.partition("::")[2]]
+    ]
+    one = min(rootless)
+    others = named - {one}
+    assert unproven(RunRecord(complete=True, as_root=False, ran=others, passed=others)) == {one}
+    assert not unproven(RunRecord(complete=True, as_root=False, ran=named, passed=named))
+    assert not unproven(RunRecord(complete=False, as_root=False))
+    assert unproven(RunRecord(complete=False, as_root=False, ran={one}, failed={one})) == {one}
+    assert unproven(RunRecord(complete=True, as_root=True)) <= named
