@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import secrets
 import tracemalloc
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from nexus_kit import SUPERUSER, RunningNexus, running
+from owner_kit import Owner, at_work
 from reencryption_kit import (
     Bites,
     Proxy,
@@ -21,7 +21,6 @@ from reencryption_kit import (
     flip,
     furnish,
     plant,
-    policy,
     under,
     walk_of,
 )
@@ -41,96 +40,6 @@ async def nexus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         directory.mkdir(mode=0o700)
     async with running(directory) as started:
         yield started
-
-
-class Owner:
-    """One writer with paths and policies of his own, who knows what was acknowledged to him."""
-
-    def __init__(self, nexus: RunningNexus, name: str, chosen: random.Random) -> None:
-        self._nexus, self._name, self._random = nexus, name, chosen
-        self._versions: dict[str, list[tuple[dict[str, str], bool]]] = {}
-        self._policies: dict[str, str] = {}
-        self.count = 0
-
-    async def call(self, target: str, message: object) -> object:
-        """Call as the superuser. A failed request is a defect: nothing is tried twice here."""
-        status, body = await self._nexus.call(SUPERUSER, target, message)
-        assert status == 200, (target, status, body)
-        self.count += 1
-        return body
-
-    async def act(self) -> None:
-        """Do one thing."""
-        path = f"{self._name}/{self._random.randrange(6)}"
-        kept = self._versions.setdefault(path, [])
-        choice = self._random.random()
-        if not kept or choice < 0.45:
-            values = {"k": secrets.token_hex(8)}
-            await self.call("/v1/store/secrets", {"path": path, "values": values})
-            kept.append((values, True))
-        elif choice < 0.6:
-            at = self._random.randrange(max(0, len(kept) - 10), len(kept))
-            await self.call("/v1/store/secrets?action=delete", {"path": path, "versions": [at + 1]})
-            kept[at] = (kept[at][0], False)
-        elif choice < 0.7 and not kept[-1][1]:
-            target = "/v1/store/secrets?action=undelete"
-            await self.call(target, {"path": path, "versions": [len(kept)]})
-            kept[-1] = (kept[-1][0], True)
-        elif choice < 0.85:
-            name = f"{self._name}-{self._random.randrange(3)}"
-            found = policy(name, f"^{secrets.token_hex(4)}")
-            await self.call(
-                "/v1/acl/policy",
-                {
-                    "name": name,
-                    "spiffeidPattern": found.spiffe_id_pattern,
-                    "pathPattern": found.path_pattern,
-                    "permissions": ["read"],
-                },
-            )
-            self._policies[name] = found.path_pattern
-        elif self._policies and choice < 0.9:
-            name = self._random.choice(sorted(self._policies))
-            await self.call("/v1/acl/policy?action=delete", {"id": name})
-            del self._policies[name]
-        else:
-            await self.look(path)
-
-    async def look(self, path: str) -> None:
-        """Compare what is read with what was acknowledged: the versions that are kept, live or deleted."""
-        kept = self._versions[path]
-        for at in range(max(0, len(kept) - 10), len(kept)):
-            status, body = await self._nexus.call(
-                SUPERUSER, "/v1/store/secrets?action=get", {"path": path, "version": at + 1}
-            )
-            values, is_live = kept[at]
-            assert status == (200 if is_live else 404), (path, at + 1, status)
-            if is_live:
-                assert body["data"] == values
-
-    async def look_at_all(self) -> None:
-        for path in self._versions:
-            await self.look(path)
-        book = self._nexus.vault.opened.policies
-        mine = {it.name: it.path_pattern for it in book.all() if it.name.startswith(self._name)}
-        assert mine == self._policies
-
-
-@contextlib.asynccontextmanager
-async def at_work(owners: list[Owner]) -> AsyncIterator[None]:
-    """Let owners act until the end of the block; what failed is raised then."""
-    over = asyncio.Event()
-
-    async def again(owner: Owner) -> None:
-        while not over.is_set():
-            await owner.act()
-
-    tasks = [asyncio.create_task(again(owner)) for owner in owners]
-    try:
-        yield
-    finally:
-        over.set()
-        await asyncio.gather(*tasks)
 
 
 async def test_writers_deleters_and_policy_editors_lose_nothing_against_the_walk(
