@@ -253,9 +253,26 @@ async def test_a_store_with_the_keepers_of_another_one_does_not_come_back_by_its
         await put(nexus, "b")
     async with around.nexus() as nexus:
         assert not await recover(nexus.keepers)
-        assert "it holds a share of another set only" in nexus.keepers.waits_for
+        assert "it holds a share of another store only" in nexus.keepers.waits_for
         status, told = await nexus.restore(PASSWORD)
         assert (status, told["err"]) == (400, "refused_foreign")
+
+
+async def test_a_share_of_a_later_set_is_told_as_what_an_old_copy_looks_like(
+    around: Around,
+) -> None:
+    data, old = around.directory / "data", around.directory / "old"
+    async with around.nexus(born=True) as nexus:
+        await put(nexus, "a")
+    shutil.copytree(data, old)
+    async with around.nexus() as nexus:
+        assert await recover(nexus.keepers)
+        assert (await nexus.call(SUPERUSER, "/v1/keeper?action=refresh"))[0] == 200
+    shutil.rmtree(data)
+    shutil.move(old, data)
+    async with around.nexus() as nexus:
+        assert not await recover(nexus.keepers)
+        assert "it holds a share of epoch 2, and the store is at epoch 1" in nexus.keepers.waits_for
 
 
 async def test_an_old_copy_of_the_store_is_noticed_by_the_keepers_anchors(around: Around) -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
+from around_kit import states, surroundings
 from mortal_store import Dead, MortalStore
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from size import record
 from spike.lifecycle.refusal import RefusalError
+from spike.lifecycle.supply import KeeperState
 from spike.nexus import factory_reset
 from spike.nexus.factory_reset import ResetDesk
 from spike.nexus.opened import Phase
@@ -101,6 +103,23 @@ async def test_a_locked_store_can_be_reset_when_nothing_brings_it_back(tmp_path:
         assert told["state"] == "locked"
         await asked(nexus, phrase=told["phrase"])
         assert await nexus.vault.phase() is Phase.UNINITIALIZED
+
+
+async def test_nothing_is_told_any_more_of_the_keepers_of_a_store_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    async with surroundings(tmp_path, 2, 2) as around, around.nexus(born=True) as nexus:
+        await nexus.keepers.look()
+        assert states(nexus) == [KeeperState.CURRENT] * 2
+        nexus.keepers.waits_for = "what it waited for when it was started"
+        told = await asked(nexus)
+        done = await asked(nexus, phrase=told["phrase"])
+        assert [each["state"] for each in done["keepers"]] == ["erased", "erased"]
+        assert states(nexus) == [KeeperState.UNKNOWN] * 2
+        _, status = await nexus.call(SUPERUSER, "/v1/operator/status")
+        assert status["state"] == "uninitialized"
+        assert status.get("recovery") is None
+        assert status.get("rehearsal") is None
 
 
 @contextlib.asynccontextmanager

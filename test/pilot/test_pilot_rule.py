@@ -86,6 +86,15 @@ def status(
         (StatusAnswer(True), 3, "CANNOT TELL: Nexus is ready"),
         (StatusAnswer(False), 3, "CANNOT TELL: Nexus is not ready"),
         (StatusAnswer(False, state="uninitialized"), 3, "spike init"),
+        (
+            StatusAnswer(
+                False,
+                state="uninitialized",
+                storage=StatusStorage("sqlite", healthy=True, records={"secret": 40, "history": 2}),
+            ),
+            3,
+            "KEYRING LOST: the store holds 42 records and no keyring. Bring it back from a key backup: spike restore",
+        ),
         (StatusAnswer(False, state="locked"), 3, "spike restore"),
         (
             StatusAnswer(False, state="locked", recovery="a share is missing"),

@@ -206,6 +206,11 @@ def test_an_older_store_is_refused_until_its_phrase_is_given(made: Made) -> None
     assert "--accept-older-store" in run.stderr
     run = ran(made, "restore", *arguments, "--accept-older-store", code=2)
     assert phrase in run.stderr, "without a terminal it says which phrase it wants"
+    run = ran(made, "restore", *arguments, "--accept-older-store", "--dry-run")
+    assert "had seen epoch" in run.stderr, "a dry run says what it would meet"
+    seen = [line for line in run.stderr.splitlines() if "had seen epoch" in line]
+    assert len(seen) == len(set(seen)), "and each thing once"
+    assert not served(made)
     password = str(made.directory / "password.txt")
     typing = ("restore", "--password-file", password, "--accept-older-store")
     for answer, code in (("yes", 1), (phrase, 0)):

@@ -136,7 +136,7 @@ class ResetDesk:
         await self._noted(note)
         _log.critical("%s resets store %s: all it holds is lost", actor, loss.store_id)
         await vault.close()
-        self._keepers.adopt(None)
+        self._keepers.forget()
         store = vault.store
         assert isinstance(store, CanErase)  # `_require_resettable`
         if await store.census() or (await store.health()).fence:

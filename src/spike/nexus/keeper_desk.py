@@ -130,6 +130,13 @@ class KeeperDesk:
         """Wipe every share. Idempotent."""
         self.adopt(None)
 
+    def forget(self) -> None:
+        """Wipe every share, and know nothing of any Keeper any more: the store they held the key of is gone."""
+        self.close()
+        self._views.clear()
+        self._remarks = ()
+        self.waits_for = ""
+
     def set_in_force(self) -> ShareSet | None:
         """Return the share set the Keepers have to hold; None while locked, or without Keepers."""
         return set_in_force(self.vault.opened.document) if self.vault.is_open else None

@@ -35,6 +35,7 @@ from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.share import ShareError
 from spike.lifecycle.staleness import Objection
+from spike.lifecycle.witness import Claim
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.examination import anchors_of_places, examine_store, open_ring
 from spike.nexus.keeper_desk import KeeperDesk
@@ -141,7 +142,7 @@ async def _rebuilt(
     candidates: Sequence[Candidate], hint: Keyring, share_set: ShareSet, testimony: Testimony
 ) -> Rebuilt | None:
     """Collect answers until they give the root key, or until all are there."""
-    asked = [asyncio.create_task(_ask(each, share_set, testimony)) for each in candidates]
+    asked = [asyncio.create_task(_ask(each, hint, share_set, testimony)) for each in candidates]
     try:
         for answered in asyncio.as_completed(asked):
             await answered
@@ -159,7 +160,7 @@ async def _rebuilt(
     return None
 
 
-async def _ask(asked: Candidate, share_set: ShareSet, testimony: Testimony) -> None:
+async def _ask(asked: Candidate, hint: Keyring, share_set: ShareSet, testimony: Testimony) -> None:
     """Let one Keeper answer. The anchor comes before the share: who gives one without the other is not counted."""
     link = asked.link
     try:
@@ -174,7 +175,7 @@ async def _ask(asked: Candidate, share_set: ShareSet, testimony: Testimony) -> N
         return
     claim = None if look.committed is None else look.committed.claim
     if share is None:
-        testimony.trouble[link] = _has_none(claim is not None)
+        testimony.trouble[link] = _has_none(claim, hint)
     elif share.label.index != link.index:
         share.value.wipe()
         share = None
@@ -283,8 +284,20 @@ def _missing(share_set: ShareSet, testimony: Testimony) -> str:
     return f"{needed}; {'; '.join([*told, _OTHERWISE])}"
 
 
-def _has_none(holds_another: bool) -> str:
-    return "it holds a share of another set only" if holds_another else "it holds no share"
+def _has_none(claim: Claim | None, hint: Keyring) -> str:
+    """Say what a Keeper without the share asked for holds. Neither side is authenticated yet: it decides nothing."""
+    if claim is None:
+        return "it holds no share"
+    if claim.store_id != hint.store_id:
+        return "it holds a share of another store only"
+    if claim.lineage != hint.lineage:
+        return "it holds a share of another lineage of this store only"
+    if claim.epoch <= hint.epoch:
+        return "it holds a share of an older set only"
+    return (
+        f"it holds a share of epoch {claim.epoch}, and the store is at epoch {hint.epoch}: an old copy of the store "
+        "may have been put back"
+    )
 
 
 def _next(step: str) -> str:

@@ -200,7 +200,9 @@ class KeyCalls:
             verification=None
             if self._verifier.last is None
             else _verification(self._verifier.last),
-            rehearsal=None if self._rehearser.last is None else rehearsal_of(self._rehearser.last),
+            rehearsal=None
+            if opened is None or self._rehearser.last is None
+            else rehearsal_of(self._rehearser.last),
             drill=by_itself,
             person_drill=person,
             shards=None if document is None else shards_of(document),

@@ -45,7 +45,8 @@ def retired_lines(retired: Sequence[RetiredPassword]) -> Iterator[str]:
     """Return a line for each root key that something old still opens."""
     for each in retired:
         what = "password" if each.kind == "password" else "recovery shards"
+        opens = "opens" if each.kind == "password" else "open"
         yield (
-            f"  The old {what} of slot {each.slot} still opens root-key generation {each.generation}, "
+            f"  The old {what} of slot {each.slot} still {opens} root-key generation {each.generation}, "
             f"from copies of before {each.at}"
         )

@@ -119,11 +119,14 @@ def carry_out(
             "go on with this one: --accept-older-store",
         )
     output.note("\n".join(_description(preview, known, seen, own, shown.remarks)))
-    against = [*preview.objections, *([own] if own else [])]
+    # Two places that say the same are told once.
+    against = list(dict.fromkeys([*preview.objections, *([own] if own else [])]))
+    if against:
+        _tell(preview, against)
     if decided.dry_run:
         return None
     if against:
-        _accept(preview, against, decided)
+        _accept(preview, decided)
     elif not decided.yes and not prompt.confirm("Bring this root key back?"):
         raise RefusedError("nothing was restored: not confirmed", "answer y, or give --yes")
     session.keep_anchor(complete(shown.confirm))
@@ -203,12 +206,8 @@ def _description(
         yield f"  Remark: {remark}"
 
 
-def _accept(preview: RestorePreview, against: Sequence[str], decided: Decision) -> None:
-    """Show what is lost, and return once the phrase was given.
-
-    Raises:
-        RefusedError: it was another phrase.
-    """
+def _tell(preview: RestorePreview, against: Sequence[str]) -> None:
+    """Show what says that the store had been further, and what is lost."""
     output.note("This is an OLDER store, or not the living one:")
     for each in against:
         output.note(f"  {each}")
@@ -216,6 +215,14 @@ def _accept(preview: RestorePreview, against: Sequence[str], decided: Decision) 
         f"What is brought back was last changed in its keyring on {preview.replaced_at}. Whatever was written, "
         "deleted, given or revoked after this copy was made is LOST: secrets, policies, keys."
     )
+
+
+def _accept(preview: RestorePreview, decided: Decision) -> None:
+    """Return once the phrase was given.
+
+    Raises:
+        RefusedError: it was another phrase.
+    """
     phrase = phrase_for(preview.store_id)
     given = decided.phrase
     if given is None:

@@ -41,6 +41,13 @@ def judge(status: StatusAnswer) -> Finding:
             Exit.UNREACHABLE,
             (),
         )
+    if status.state == "uninitialized" and (held := _records(status)):
+        return Finding(
+            f"KEYRING LOST: the store holds {held} records and no keyring. "
+            "Bring it back from a key backup: spike restore",
+            Exit.UNREACHABLE,
+            (),
+        )
     if status.state == "uninitialized":
         return Finding(
             "NOT INITIALIZED: there is no root key yet. Make it with: spike init",
@@ -59,6 +66,10 @@ def judge(status: StatusAnswer) -> Finding:
         case count:
             line, code = f"RECOVERABLE by {count} ways: {', '.join(ways)}", Exit.SUCCESS
     return Finding(f"{line}.", code, ways)
+
+
+def _records(status: StatusAnswer) -> int:
+    return sum(status.storage.records.values()) if status.storage else 0
 
 
 def _ways(status: StatusAnswer) -> tuple[str, ...]:

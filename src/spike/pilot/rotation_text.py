@@ -133,6 +133,8 @@ def next_step(told: Rotation) -> str:
         return "see spike key history; when what is told above is mended: spike key rotate"
     if told.phase == "finalized":
         return "nothing; see spike key history"
+    if told.paused and told.fault:
+        return "mend what is told above; then let it go on: spike key resume"
     if told.paused:
         return "let it go on: spike key resume"
     if told.fault:

@@ -187,7 +187,8 @@ def _checked(nexus: NexusClient, name: str, text: bytearray) -> dict[str, object
         except RefusalError as refusal:
             if refusal.reason is not Reason.WRONG_SHARD:
                 raise
-            return {"name": name, "good": False, "result": f"NOT RIGHT: {refusal.message}"}
+            why = refusal.message.removeprefix("check-shard was refused: ")
+            return {"name": name, "good": False, "result": f"NOT RIGHT: {why}"}
     result = (
         f"right: shard {shard.index} of {told.shares}, set {told.set_id}, of which any {told.threshold} bring the "
         "root key back; its check-in is noted"
