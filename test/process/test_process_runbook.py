@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from around_recovery_kit import AroundRecovery
 from around_rotation_kit import Around
 from doc_kit import DOCS
 from process_kit import BIN, PASSWORD, Installation
@@ -63,8 +64,44 @@ def test_a_runbook_of_a_rotation_does_what_it_says(name: str, tmp_path: Path) ->
         assert play(f"docs/runbook/{name}", environment, tmp_path, around.happen) >= 5
 
 
+OF_RECOVERY = {
+    "processes": (
+        "nexus-restart.md",
+        "keeper-lost.md",
+        "memory-lost.md",
+        "keyring-lost.md",
+        "older-store.md",
+        "move-keeper.md",
+    ),
+    "people": (
+        "recovery-shard.md",
+        "leaving-holder.md",
+        "suspected-compromise.md",
+        "password-lost.md",
+        "factory-reset.md",
+    ),
+}
+"""They begin as those of rotations do, and go on, one after the other, where the one before has ended."""
+
+
+@pytest.mark.parametrize("names", OF_RECOVERY.values(), ids=OF_RECOVERY)
+def test_the_runbooks_of_recoveries_do_what_they_say(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    with Installation(tmp_path, keepers=3, threshold=2) as spike:
+        around = AroundRecovery(spike, kept)
+        around.furnish()
+        environment = {**spike.environment, "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin"}
+        for name in names:
+            assert play(f"docs/runbook/{name}", environment, kept, around.happen) >= 5
+
+
 def test_every_runbook_with_commands_is_followed() -> None:
     with_commands = {
         path.name for path in (DOCS / "runbook").glob("*.md") if "```console" in path.read_text()
     }
-    assert with_commands == {*BEGINNING, *OF_ROTATION}
+    followed = [*BEGINNING, *OF_ROTATION, *(name for each in OF_RECOVERY.values() for name in each)]
+    assert with_commands == set(followed)
+    assert len(followed) == len(set(followed))
