@@ -348,6 +348,6 @@ async def test_a_kill_at_any_step_loses_nothing_and_is_made_good(tmp_path: Path,
         print(f"{name}: {victim.value}, at {step} ({steps[step]}); then {second}; seed {number}")
         directory = tmp_path / f"{step}-{victim.name}"
         directory.mkdir()
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(300):
             await play(directory, name, [(step, victim), second])
     record(f"kills at a step of a {name}, twice each", len(chosen), "nothing lost", seed=number)
