@@ -7,7 +7,7 @@ import pytest
 
 import lifecycle_kit
 from lifecycle_kit import ADMIN, AT, copy_of
-from spike.lifecycle import keyring
+from spike.lifecycle import keyring, preflight
 from spike.lifecycle import rotation as rules
 from spike.lifecycle.keyring import (
     Emergency,
@@ -19,11 +19,13 @@ from spike.lifecycle.keyring import (
     ShareMember,
     ShareSet,
 )
+from spike.lifecycle.preflight import Result
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import KeyName, KeyRing
 from spike.lifecycle.rotation import Incoming
 from spike.lifecycle.rotation_flip import flipped
 from spike.lifecycle.rotation_plan import Plan, numbers_of, plan_of, require_startable
+from spike.lifecycle.slot_retired import retired_with
 from spike.lifecycle.state import State
 from spike.memory.key_memory import KeyMemory
 
@@ -361,3 +363,29 @@ def test_an_emergency_that_is_dropped_lets_the_rotation_before_it_go_on(ring: Ke
     document = reread(rules.dropped(after.document, LATER, "a mistake"), after.root)
     assert document.rotation == before
     assert states(document)["record 1"] == State.SUSPENDED
+
+
+def test_a_password_that_is_retired_in_the_window_is_remembered_for_the_way_back(
+    ring: KeyRing,
+) -> None:
+    after = to_flip(ring, plan())
+    document = reread(rules.verified(after.document, LATER, {}), after.root)
+    slot = document.slots[0]
+    assert [each.generation for each in retired_with(document, slot, LATER)] == [1, 2]
+    newer = msgspec.structs.replace(slot, created_at="2027-01-01T00:00:00Z")
+    assert [each.generation for each in retired_with(document, newer, LATER)] == [2]
+
+
+def test_the_flip_leaves_no_root_key_that_nothing_brings_back(ring: KeyRing) -> None:
+    bare = ring.replaced(msgspec.structs.replace(ring.document, slots=()))
+    with pytest.raises(RefusalError, match="no slot would be left"):
+        to_flip(bare, plan(without_keepers=True))
+
+
+def test_a_keyring_that_fills_up_refuses_what_is_planned_and_leaves_room_for_emergencies() -> None:
+    leaked = plan(emergency=Emergency(leaked=("root",)))
+    limit = keyring.LIMIT_BYTES
+    assert preflight.keyring_room(plan(), limit // 4).result is Result.OK
+    assert preflight.keyring_room(plan(), limit // 2).result is Result.WARN
+    assert preflight.keyring_room(plan(), limit * 3 // 4).result is Result.FAIL
+    assert preflight.keyring_room(leaked, limit * 3 // 4).result is Result.WARN

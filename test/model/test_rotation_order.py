@@ -174,7 +174,6 @@ async def test_nothing_is_named_or_taken_away_before_what_it_depends_on_is_there
     assert set(seen) == wanted
 
 
-@pytest.mark.xfail(reason="the shell stages over it", strict=True)
 async def test_a_keeper_commits_the_set_in_force_before_another_one_is_staged_over_it(
     tmp_path: Path,
 ) -> None:

@@ -14,8 +14,9 @@ import pytest
 from around_kit import PASSWORD, Around, eventually, states, surroundings
 from nexus_kit import SUPERUSER, RunningNexus, running
 from rotating_kit import Holding, asked, emergency, get, put, rotated, until
+from spike.error import StoreUnavailableError
 from spike.lifecycle import backup
-from spike.lifecycle.keyring import Phase
+from spike.lifecycle.keyring import Emergency, Phase
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.supply import KeeperState
 from spike.memory.key_memory import KeyMemory
@@ -215,3 +216,21 @@ async def test_a_fault_of_ours_does_not_end_the_loop(tmp_path: Path) -> None:
         await met.wait()
         loop.wanted = None
         await rotated(nexus)
+
+
+async def test_a_forced_emergency_is_still_forced_when_it_is_prepared_again(tmp_path: Path) -> None:
+    class FailsOnce(Performer):
+        failed = False
+
+        async def do(self, point: Point, act: Callable[[], Awaitable[T]]) -> T:
+            if point is Point.BACKED_UP and not self.failed:
+                self.failed = True
+                raise StoreUnavailableError("no answer")
+            return await act()
+
+    async with surroundings(tmp_path, 3, 2) as around, kept(around, FailsOnce()) as nexus:
+        await around.stop(3)
+        request = asked(emergency=Emergency(("root",)), window_s=None, force=True)
+        await nexus.rotations.start(request, SUPERUSER)
+        view = await until(nexus, "finalized")
+        assert view.attempt == 2

@@ -256,6 +256,7 @@ class Rotation(KeyringPart, frozen=True, omit_defaults=True):
     0 leaves it to the pace.
     `paused_why`: what a person has to look into before it is resumed; empty where somebody paused it.
     `without_keepers`: it goes on with the slots alone. `left_out` are the indexes of Keepers that need not confirm.
+    `forced`: it goes on with no Keeper to spare, also where it is prepared again.
     """
 
     id: Id
@@ -274,6 +275,7 @@ class Rotation(KeyringPart, frozen=True, omit_defaults=True):
     emergency: Emergency | None = None
     left_out: tuple[Annotated[int, Meta(ge=1, le=255)], ...] = ()
     without_keepers: bool = False
+    forced: bool = False
     paused: bool = False
     paused_why: Annotated[str, Meta(max_length=500)] = ""
     undone: Rotation | None = None

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from spike.lifecycle.keyring import Keyring, SlotKind
+from spike.lifecycle.keyring import LIMIT_BYTES, Keyring, SlotKind
 from spike.lifecycle.operation import require_idle
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.rotation_plan import Plan, require_startable
@@ -19,6 +19,7 @@ from spike.lifecycle.rotation_plan import Plan, require_startable
 VERIFY_PASSWORD_EVERY: Final = timedelta(days=90)
 _CLOCK_LEAP: Final = timedelta(days=1)
 _LEAST_ROOM_BYTES: Final = 64 << 20
+_KEYRING_BYTES: Final = LIMIT_BYTES * 5 // 8
 _KEY_PAGES: Final = 64 << 10
 """Locked memory that the incoming keys, shares and one child process take at most."""
 
@@ -121,6 +122,18 @@ def room(free_bytes: int | None, size_bytes: int) -> Check:
     if free_bytes < needed:
         return Check("disk", Result.FAIL, told, "make room on the store's disk")
     return ok("disk", told)
+
+
+def keyring_room(plan: Plan, size_bytes: int) -> Check:
+    """See that the keyring takes one more rotation: it names every generation that was in force, and before a flip
+    holds each key that lives twice. A planned one leaves room for emergencies.
+    """
+    told = f"the keyring has {size_bytes >> 10} KiB; a planned rotation begins up to {_KEYRING_BYTES >> 10} KiB"
+    if size_bytes <= _KEYRING_BYTES // 2:
+        return ok("keyring", told)
+    step = "rotate less often: spike key schedule set"
+    full = size_bytes > _KEYRING_BYTES and plan.emergency is None
+    return Check("keyring", Result.FAIL if full else Result.WARN, told, step)
 
 
 def storage(fault: str) -> Check:

@@ -92,6 +92,7 @@ def prepared(ring: KeyRing, plan: Plan, numbers: Numbers, incoming: Incoming, at
         emergency=plan.emergency,
         left_out=plan.left_out,
         without_keepers=plan.without_keepers,
+        forced=plan.forced,
         undone=document.rotation,
     )
     rotation = msgspec.structs.replace(

@@ -40,7 +40,8 @@ def require_flip(document: Keyring, *, has_keepers: bool) -> Rotation:
             raise RefusalError(
                 Reason.ROTATION, f"slot {slot.name} holds no copy of the incoming root key", LOOK
             )
-    if document.slots and all(leaks(rotation.emergency, slot) for slot in document.slots):
+    needs_a_slot = bool(document.slots) or rotation.without_keepers
+    if needs_a_slot and all(leaks(rotation.emergency, slot) for slot in document.slots):
         raise RefusalError(
             Reason.ROTATION,
             "no slot would be left that opens the backup",

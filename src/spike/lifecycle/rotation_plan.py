@@ -38,6 +38,7 @@ class Plan:
     emergency: Emergency | None = None
     left_out: tuple[int, ...] = ()
     without_keepers: bool = False
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ def plan_of(rotation: Rotation) -> Plan:
         emergency=rotation.emergency,
         left_out=rotation.left_out,
         without_keepers=rotation.without_keepers,
+        forced=rotation.forced,
     )
 
 

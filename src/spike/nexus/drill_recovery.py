@@ -223,6 +223,8 @@ class Recovery:
                 public = await session.unlock(secret, *ids)
             slot = _throw_away(slot_id, public, self._vault.moment())
             with session.take_auth() as auth:
+                if self._vault.opened.ring is not opened.ring:
+                    raise ChangedError  # its root key may be wiped by now
                 sealed = seal_root(
                     opened.ring.root,
                     store_id=document.store_id,

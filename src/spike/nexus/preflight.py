@@ -22,12 +22,13 @@ from spike.nexus.place import Place
 from spike.nexus.vault import Vault
 
 
-async def before(keepers: KeeperDesk, plan: Plan, *, force: bool) -> tuple[Check, ...]:
+async def before(keepers: KeeperDesk, plan: Plan) -> tuple[Check, ...]:
     """Run every check before a rotation. Changes no byte anywhere."""
     opened = keepers.vault.opened
     return (
         rules.startable(opened.document, plan),
-        *await _always(keepers, plan, force=force),
+        rules.keyring_room(plan, len(opened.keyring_raw)),
+        *await _always(keepers, plan, force=plan.forced),
         rules.clock(keepers.vault.moment(), opened.document),
     )
 

@@ -35,7 +35,7 @@ class RotationDesk:
     async def check(self, asked: Asked, actor: str) -> tuple[Check, ...]:
         """Run the checks before a rotation, and change nothing."""
         plan = self._plan(asked, actor)
-        return await preflight.before(self._keepers, plan, force=asked.force)
+        return await preflight.before(self._keepers, plan)
 
     async def start(self, asked: Asked, actor: str) -> Started:
         """Begin a rotation, or join the same one that runs.
@@ -52,9 +52,9 @@ class RotationDesk:
             async with self._loop.halted():
                 if plan.emergency is not None:
                     await self._loop.drop("an emergency took its place")
-                checks = await preflight.before(self._keepers, plan, force=asked.force)
+                checks = await preflight.before(self._keepers, plan)
                 rules_of_checks.require(checks)
-                await self._loop.reserve(plan, checks, force=asked.force)
+                await self._loop.reserve(plan, checks)
         return Started(plan.id, started=True, checks=checks)
 
     async def begin(self, reason: str) -> str:
@@ -108,9 +108,9 @@ class RotationDesk:
                 kind=RotationKind.ROLLBACK,
             )
             async with self._loop.halted():
-                checks = await preflight.before(self._keepers, plan, force=False)
+                checks = await preflight.before(self._keepers, plan)
                 rules_of_checks.require(checks)
-                await self._loop.reserve(plan, checks, force=False)
+                await self._loop.reserve(plan, checks)
         return Started(plan.id, started=True, checks=checks)
 
     async def abort(self, actor: str, reason: str) -> None:
@@ -201,6 +201,7 @@ class RotationDesk:
             emergency=None if asked.emergency is None else self._leaks(asked.emergency),
             left_out=self._indexes(asked.without),
             without_keepers=asked.without_keepers,
+            forced=asked.force,
         )
 
     def _leaks(self, told: Emergency) -> Emergency:

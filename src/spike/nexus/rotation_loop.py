@@ -87,7 +87,7 @@ class RotationLoop:
                 self._interrupt.clear()
                 self.wake()
 
-    async def reserve(self, plan: Plan, checks: tuple[Check, ...], *, force: bool) -> None:
+    async def reserve(self, plan: Plan, checks: tuple[Check, ...]) -> None:
         """Begin a rotation; the loop goes on with it. Call it while halted.
 
         Raises:
@@ -95,7 +95,7 @@ class RotationLoop:
             StoreError: the store failed.
         """
         self._let_go()
-        preparation = self._new_preparation(plan, force=force)
+        preparation = self._new_preparation(plan)
         try:
             await preparation.reserve(preflight.told(checks))
         except BaseException:
@@ -321,13 +321,12 @@ class RotationLoop:
                 task.cancel()
                 await asyncio.wait({task})
 
-    def _new_preparation(self, plan: Plan, *, force: bool = False) -> Preparation:
+    def _new_preparation(self, plan: Plan) -> Preparation:
         return Preparation(
             self.keepers,
             self._passwords,
             self.performer,
             plan,
-            force=force,
             former=self._wipe_later,
         )
 

@@ -26,7 +26,7 @@ from spike.lifecycle.slot import header_of, seal_root
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
-from spike.nexus.keeper_refresh import NewSet, deliver, new_set, withdraw
+from spike.nexus.keeper_refresh import NewSet, able_among, deliver, new_set, withdraw
 from spike.nexus.opened import Opened
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.performer import Performer, Point
@@ -45,7 +45,6 @@ class Preparation:
         plan: Plan,
         *,
         former: Callable[[KeyRing], None],
-        force: bool = False,
     ) -> None:
         """`former` is given the ring that the flip takes the place of: what does not live on in it is to be wiped."""
         self.plan = plan
@@ -53,7 +52,6 @@ class Preparation:
         self._vault = keepers.vault
         self._passwords = passwords
         self._performer = performer
-        self._force = force
         self._former = former
         self._numbers: Numbers | None = None
         self._incoming: Incoming | None = None
@@ -129,7 +127,15 @@ class Preparation:
         least = self._least(len(links))
 
         async def stage() -> None:
-            await deliver(links, new, root, check, least=least, anchor_raw=anchor_raw)
+            # Who has the set in force staged only commits it first: it would be staged over.
+            able = await able_among(links, document)
+            if len(able) < least:
+                raise RefusalError(
+                    Reason.KEEPER,
+                    f"{len(able)} of {len(links)} Keepers can take a new share, and {least} have to",
+                    "see that each of them runs and is the right one: spike keeper status",
+                )
+            await deliver(able, new, root, check, least=least, anchor_raw=anchor_raw)
 
         def step(ring: KeyRing) -> KeyRing:
             at = self._vault.moment()
@@ -149,7 +155,11 @@ class Preparation:
         """Return how many Keepers must hold their new share before the flip."""
         if self.plan.emergency is None:
             return members - len(self.plan.left_out)
-        return self._keepers.threshold if self._force else min(members, self._keepers.threshold + 1)
+        return (
+            self._keepers.threshold
+            if self.plan.forced
+            else min(members, self._keepers.threshold + 1)
+        )
 
     async def _back_up(self) -> None:
         """Step 3: the incoming root key is sealed to every slot, and each place gets a backup of what will be."""

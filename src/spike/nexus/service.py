@@ -172,6 +172,7 @@ def _desks(
     rotation_loop = RotationLoop(keepers, passwords, performer)
     rotations = RotationDesk(rotation_loop)
     restores = RestoreDesk(vault, keepers.witnesses)
+    restores.begin_rotation = rotations.begin
     stack.callback(restores.forget)
     shards = ShardDesk(vault, passwords, restores, shares=counts.shares, threshold=counts.threshold)
     stack.callback(shards.forget)
