@@ -255,7 +255,8 @@ class RotationLoop:
         document = self._vault.opened.document
         end = moment_of(rotation.verified_at) + timedelta(seconds=rotation.window_s)
         left = (end - moment_of(self._vault.moment())).total_seconds()
-        if left > 0:
+        # Without a window nothing is waited for, also when the clock was set back since.
+        if rotation.window_s and left > 0:
             return min(left, _IDLE_S)
         # A clock that may be wrong ends nobody's way back. Who wants it ended says so: finalize.
         if rotation.window_s and not self._vault.life.belief(document).may_expire:
