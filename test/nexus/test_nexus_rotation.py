@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import rotating_kit
+from around_kit import eventually
 from nexus_kit import SUPERUSER, running
 from rotating_kit import asked, decrypt, encrypt, generations, get, put, rotated, until
 from spike.lifecycle.keyring import KeyPurpose, Phase, Scope
@@ -138,3 +139,19 @@ async def test_a_planned_rotation_wants_its_backup_place(tmp_path: Path) -> None
             await nexus.rotations.start(asked(), SUPERUSER)
         assert caught.value.reason is Reason.PREFLIGHT
         assert nexus.vault.opened.document.rotation is None
+
+
+async def test_the_checks_before_it_and_behind_it_are_told_by_name(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", place=tmp_path / "p", performer=Performer()) as nexus:
+        await put(nexus, "a", "value")
+        await rotated(nexus, asked(window_s=0))
+        await until(nexus, "finalized")
+        await eventually(lambda: not nexus.rotations.is_busy)
+        status, told = await nexus.call(SUPERUSER, "/v1/key?action=history", {"limit": 100})
+        assert status == 200, told
+        checked = [each["detail"] for each in told["events"] if each["kind"] == "rotation-checked"]
+        assert [each["when"] for each in checked] == ["before", "after"]
+        for each in checked:
+            results = {name: text for name, text in each.items() if name not in ("id", "when")}
+            assert {"storage", "backup"} <= set(results)
+            assert all(text.startswith(("ok", "warn")) for text in results.values()), results
