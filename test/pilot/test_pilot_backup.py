@@ -48,7 +48,7 @@ def test_slots_are_added_changed_and_removed_at_the_prompt(made: Site[ShippedNex
     assert "A ROTATION OF THE ROOT KEY IS DUE" in typed.shown or "is being replaced" in typed.shown
     with terminal(made, "superuser", *["backup", "verify", "--password"]) as typed:
         typed.answer_hidden("Password: ", ADMIN)
-        assert typed.end() == 0
+        assert typed.end() == 0, typed.shown
     assert "every copy opens with its password" in typed.shown
     with terminal(
         made, "superuser", *["backup", "slot", "remove", "alice", "--with-slot", "admin"]
@@ -80,10 +80,20 @@ def test_wrong_usage_is_said_before_anything_is_asked(
     assert said in run.stderr
 
 
-def test_without_a_terminal_a_password_s_source_has_to_be_named(made: Site[ShippedNexus]) -> None:
+def test_without_a_terminal_a_password_s_source_has_to_be_named(
+    made: Site[ShippedNexus], tmp_path: Path
+) -> None:
     run = made.spike("superuser", "backup", "slot", "add", "bob", "--with-slot", "admin")
     assert run.exit == 2
     assert "there is no terminal to ask on" in run.stderr
+    new = tmp_path / "new.txt"
+    new.touch(mode=0o600)
+    new.write_text("quartz ember 8 lantern moss fjord")
+    given = ("slot", "change-password", "admin", "--password-file", str(new))
+    run = made.spike("superuser", "backup", *given)
+    assert run.exit == 2
+    told = "password of slot admin comes from: --with-slot admin and --existing-password-file"
+    assert told in run.stderr
     run = made.spike("superuser", "backup", "slot", "remove", "admin", "--yes")
     assert run.exit == 1
     assert "--with-slot" in run.stderr

@@ -26,13 +26,13 @@ def wipe(buffer: bytearray) -> None:
     buffer[:] = b"\0" * len(buffer)
 
 
-_INSTEAD: Final = (
+INSTEAD: Final = (
     "name where the password comes from: --password-file, --password-fd or --password-stdin"
 )
 
 
 @contextmanager
-def terminal(instead: str = _INSTEAD) -> Iterator[int]:
+def terminal(instead: str = INSTEAD) -> Iterator[int]:
     """Open the terminal that controls this process, whatever standard input and output are.
 
     `instead` says what to do where there is none.

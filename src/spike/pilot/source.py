@@ -91,8 +91,10 @@ def option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def obtain(source: Source, question: str) -> bytearray:
+def obtain(source: Source, question: str, instead: str = prompt.INSTEAD) -> bytearray:
     """Return a password that is there already, read or asked for once, hidden. The caller wipes it.
+
+    `instead` says what to do where there is no terminal to ask on.
 
     Raises what `read` and `prompt.ask_hidden` do.
     """
@@ -100,7 +102,7 @@ def obtain(source: Source, question: str) -> bytearray:
         case FromFile() | FromDescriptor():
             return read(source)
         case _:
-            with prompt.terminal() as terminal:
+            with prompt.terminal(instead) as terminal:
                 return prompt.ask_hidden(terminal, question)
 
 

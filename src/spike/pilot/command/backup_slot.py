@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
@@ -23,6 +23,11 @@ from spike.pilot.session import Session
 from spike.pilot.source import FromTerminal, Source, wiped
 from spike.wire.backup import SlotAnswer
 from spike.wire.validate import check_slot_name
+
+_INSTEAD: Final = (
+    "name where the password of slot {0} comes from: --with-slot {0} and --existing-password-file or "
+    "--existing-password-fd"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +250,8 @@ def _dialogue(
         shown = None
         if with_slot:
             question = f"Password of slot {with_slot}: "
-            password = stack.enter_context(wiped(source.obtain(existing.source, question)))
+            entered = source.obtain(existing.source, question, _INSTEAD.format(with_slot))
+            password = stack.enter_context(wiped(entered))
             shown = PasswordFor(password, with_slot)
         yield session, nexus, shown
 
