@@ -16,16 +16,20 @@ from spike.pilot.demo import play as playing
 from spike.pilot.demo.claim import Chapter, Claim, Sabotage, Scene, claim, require, require_equal
 from spike.pilot.demo.keeper import chapter as keeper
 from spike.pilot.demo.main import chapter as main
+from spike.pilot.demo.recovery import chapter as recovery
 from spike.pilot.demo.rotation import chapter as rotation
 
 LIMIT_S = 290.0
-CHAPTERS: tuple[Chapter[Any], ...] = (main.CHAPTER, keeper.CHAPTER, rotation.CHAPTER)
+CHAPTERS: tuple[Chapter[Any], ...] = (
+    *(main.CHAPTER, keeper.CHAPTER),
+    *(rotation.CHAPTER, recovery.CHAPTER),
+)
 NAMES = [each.name for chapter in CHAPTERS for each in chapter.sabotages]
 # Early ones, which end quickly, and one that breaks what was written; in proof size all of them.
 QUICK = {
     *("leaked-password", "widened-policy", "lost-secret"),
     *("frozen-keepers", "lost-order", "stolen-identity"),
-    "frozen-keeper",
+    *("frozen-keeper", "deleted-secret"),
 }
 CHOSEN = [
     (chapter, each)

@@ -214,6 +214,24 @@ def test_a_store_that_could_not_be_made_ends_it_and_makes_its_password_void(
         assert made.nexus.state == "uninitialized"
 
 
+def test_an_empty_store_stays_empty_where_that_is_wanted(tmp_path: Path) -> None:
+    with site(SmallNexus()) as made:
+        report = Heard()
+        launcher = Launcher(tmp_path / "none.sock")
+        opening = Opening(
+            *(DevPlace(tmp_path), made.environment("superuser"), Programs(tmp_path)),
+            *(launcher, report),
+            init=False,
+        )
+        asyncio.run(opening.open())
+        launcher.close()
+        assert report.passwords == 0
+        (served,) = report.events
+        assert isinstance(served, Served)
+        assert served.state == made.nexus.state == "uninitialized"
+        assert "It has no root key yet" in "\n".join(lines_of(served))
+
+
 def test_environment_file_survives_a_name_with_spaces(tmp_path: Path) -> None:
     place = DevPlace(tmp_path / "a b'c")
     place.prepare()

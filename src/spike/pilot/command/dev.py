@@ -20,6 +20,7 @@ _ALL = "all"
 Examples:
   spike dev
   spike dev --ephemeral --port 0
+  spike dev --fresh --no-init
   spike dev --demo
   spike dev --demo main --sabotage lost-secret
   spike dev --demo --sabotage list
@@ -34,6 +35,11 @@ Examples:
 )
 @click.option("--fresh", is_flag=True, help="Begin with an empty store in a new directory.")
 @click.option("--ephemeral", is_flag=True, help="The same, and delete everything at the end.")
+@click.option(
+    "--no-init",
+    is_flag=True,
+    help="Make no root key for an empty store: spike init or restore will.",
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -70,6 +76,7 @@ def dev(
     directory: Path | None,
     fresh: bool,
     ephemeral: bool,
+    no_init: bool,
     port: int,
     svid_lifetime: str,
     story: str | None,
@@ -91,5 +98,5 @@ def dev(
         raise click.UsageError("--sabotage belongs to --demo.")
     store = Store.EPHEMERAL if ephemeral else Store.FRESH if fresh else Store.KEPT
     report = JsonReport() if output_format is Format.JSON else HumanReport()
-    run_dev(DevSetting(directory, store, port, svid_lifetime), os.environ, report)
+    run_dev(DevSetting(directory, store, port, svid_lifetime, not no_init), os.environ, report)
     return 0

@@ -19,6 +19,7 @@ CHAPTERS: Final = {
     "main": "spike.pilot.demo.main.chapter:CHAPTER",
     "keeper": "spike.pilot.demo.keeper.chapter:CHAPTER",
     "rotation": "spike.pilot.demo.rotation.chapter:CHAPTER",
+    "recovery": "spike.pilot.demo.recovery.chapter:CHAPTER",
 }
 
 LIST: Final = "list"

@@ -48,6 +48,8 @@ class Stage:
     svid_lifetime: str
     password: str = field(default="", repr=False)
     url: str = ""
+    init: bool = True
+    """Whether `spike dev` makes a store that is empty."""
     _process: subprocess.Popen[bytes] | None = None
     _unread: bytes = b""
 
@@ -81,6 +83,7 @@ class Stage:
             *(sys.executable, "-m", "spike.pilot", "dev"),
             *("--data", str(self.place.directory), "--port", "0"),
             *("--svid-lifetime", self.svid_lifetime, "--format", "json"),
+            *(() if self.init else ("--no-init",)),
         )
         # A session without a terminal: it shall not ask the person who watches the demo.
         self._process = subprocess.Popen(

@@ -60,6 +60,8 @@ class Opening:
     programs: Programs
     launcher: Launcher
     report: Report
+    init: bool = True
+    """Whether an empty store gets a root key. One whose keyring alone is lost looks empty, too."""
 
     async def reachable(self) -> None:
         """Return once Nexus answers."""
@@ -76,7 +78,7 @@ class Opening:
         except SpikeError as error:
             self.report.tell(Failed(error.message, error.next_step))
             return
-        if status.state == "uninitialized":
+        if status.state == "uninitialized" and self.init:
             await asyncio.to_thread(self._initialize)
         try:
             if status.state == "locked":

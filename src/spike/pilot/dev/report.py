@@ -127,6 +127,11 @@ class HumanReport:
         _write_around(before, password, b"\n\n" + after)
 
 
+_NO_KEY: Final = (
+    "It has no root key yet: spike init makes one, spike restore --from FILE brings one."
+)
+
+
 class JsonReport:
     """One object a line on standard output; `event` names its kind."""
 
@@ -162,6 +167,7 @@ def lines_of(event: Event) -> list[str]:
             return [
                 "",
                 f"SPIKE runs on this machine; the store is {state}.",
+                *([_NO_KEY] if state == "uninitialized" else []),
                 f"  Nexus    {url}",
                 f"  Keepers  {_shares(keepers)}",
                 f"  Store    {place.store}",

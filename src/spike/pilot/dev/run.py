@@ -48,13 +48,14 @@ class Store(StrEnum):
 class DevSetting:
     """What `spike dev` is asked for. `directory` None: the default one, or a new one for a fresh store.
 
-    `svid_lifetime` is a duration such as `1h`; port 0 is any free one.
+    `svid_lifetime` is a duration such as `1h`; port 0 is any free one. `init`: an empty store gets a root key.
     """
 
     directory: Path | None
     store: Store
     port: int
     svid_lifetime: str
+    init: bool = True
 
 
 def run_dev(setting: DevSetting, environment: Mapping[str, str], report: Report) -> None:
@@ -71,7 +72,8 @@ def run_dev(setting: DevSetting, environment: Mapping[str, str], report: Report)
             require_empty(place.directory)  # it is ours alone now: so it stays
         port = choose_port(setting.port)
         try:
-            asyncio.run(_serve(_world(setting, environment, programs, place, port), report))
+            world = _world(setting, environment, programs, place, port)
+            asyncio.run(_serve(world, setting, report))
         finally:
             if setting.store is Store.EPHEMERAL:
                 place.empty()
@@ -103,7 +105,7 @@ def _world(
     return World(place, programs, variables, setting.svid_lifetime, port, keepers)
 
 
-async def _serve(world: World, report: Report) -> None:
+async def _serve(world: World, setting: DevSetting, report: Report) -> None:
     """Run the parts until a signal to stop comes.
 
     Raises:
@@ -112,7 +114,7 @@ async def _serve(world: World, report: Report) -> None:
     supervisor = Supervisor(report.tell)
     launcher = Launcher(world.place.control_socket)
     stop = _stop_event(supervisor)
-    running = asyncio.create_task(_run(world, supervisor, launcher, report))
+    running = asyncio.create_task(_run(world, setting, supervisor, launcher, report))
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -128,9 +130,17 @@ async def _serve(world: World, report: Report) -> None:
         launcher.close()
 
 
-async def _run(world: World, supervisor: Supervisor, launcher: Launcher, report: Report) -> None:
+async def _run(
+    world: World,
+    setting: DevSetting,
+    supervisor: Supervisor,
+    launcher: Launcher,
+    report: Report,
+) -> None:
     """Start the parts and keep them. Ends only by cancellation or an error."""
-    opening = Opening(world.place, world.variables, world.programs, launcher, report)
+    opening = Opening(
+        world.place, world.variables, world.programs, launcher, report, init=setting.init
+    )
     await supervisor.start(
         Supervised(world.authority(), lambda: authority_answers(world.place), _nothing)
     )
