@@ -389,3 +389,21 @@ def test_a_keyring_that_fills_up_refuses_what_is_planned_and_leaves_room_for_eme
     assert preflight.keyring_room(plan(), limit // 2).result is Result.WARN
     assert preflight.keyring_room(plan(), limit * 3 // 4).result is Result.FAIL
     assert preflight.keyring_room(leaked, limit * 3 // 4).result is Result.WARN
+
+
+@pytest.mark.parametrize("scope", [Scope.DATA_ONLY, Scope.FULL])
+def test_a_pending_keyring_that_was_dropped_is_older_than_what_follows(
+    ring: KeyRing, scope: Scope
+) -> None:
+    asked = plan(scope)
+    incoming = incoming_for(ring, asked)
+    begun = rules.prepared(ring, asked, numbers_of(ring.document, asked), incoming, LATER)
+    auth = {slot.id: ring.auth(slot.id) for slot in begun.slots}
+    ready = rules.backed_up(begun, rules.sealed_slots(begun, incoming.root, auth, LATER), 1, LATER)
+    pending = flipped(ready, LATER, has_keepers=False)
+    for phase in (begun, ready):
+        assert pending.age < rules.dropped(phase, LATER, "a test").age
+        again = ring.replaced(phase)
+        following = incoming_for(again, asked)
+        numbers = numbers_of(phase, asked)
+        assert pending.age < rules.prepared(again, asked, numbers, following, LATER).age

@@ -44,9 +44,9 @@ SCENARIOS = (
     Scenario(
         "a rollback and a lost answer",
         Setting(Budget(lost=1, wishes=(FULL, BACK))),
-        34_374,
+        32_264,
         Setting(Budget(crash=1, lost=1, wishes=(FULL, BACK))),
-        638_935,
+        618_494,
     ),
     Scenario(
         "a caller who writes",

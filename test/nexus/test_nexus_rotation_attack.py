@@ -12,17 +12,19 @@ from typing import TypeVar
 import pytest
 
 from around_kit import PASSWORD, Around, eventually, states, surroundings
-from nexus_kit import SUPERUSER, RunningNexus, running
+from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from rotating_kit import Holding, asked, emergency, get, put, rotated, until
 from spike.error import StoreUnavailableError
 from spike.lifecycle import backup
-from spike.lifecycle.keyring import Emergency, Phase
+from spike.lifecycle.keyring import Emergency, Phase, Scope
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.supply import KeeperState
 from spike.memory.key_memory import KeyMemory
 from spike.nexus.key_life import KeyLife
 from spike.nexus.performer import Performer, Point
 from spike.nexus.unbroken import unbroken
+from spike.nexus.vault import KEYRING_ID
+from spike.storage.protocol import Put
 from spike.wire.go_time import UnixNs
 
 T = TypeVar("T")
@@ -234,3 +236,28 @@ async def test_a_forced_emergency_is_still_forced_when_it_is_prepared_again(tmp_
         await nexus.rotations.start(request, SUPERUSER)
         view = await until(nexus, "finalized")
         assert view.attempt == 2
+
+
+async def test_a_pending_keyring_of_a_rotation_that_was_aborted_is_an_old_copy(
+    tmp_path: Path,
+) -> None:
+    """It is authentic: the root key stayed. Whoever kept it puts it into the store."""
+    holding = Holding(Point.FLIP)
+    data, place = tmp_path / "data", tmp_path / "place"
+    async with running(data, place=place, password=PASSWORD, performer=holding) as nexus:
+        await nexus.rotations.start(asked(Scope.DATA_ONLY), SUPERUSER)
+        await holding.reached.wait()
+        (pending,) = place.glob("*.pending")
+        planted = backup.decode_untrusted(pending.read_bytes()).keyring
+        await nexus.rotations.abort(SUPERUSER, "a mistake")
+        assert planted.confirmed_by(nexus.vault.opened.ring.root) is not None
+        row = await nexus.store.get(KEYRING_ID)
+        assert row is not None
+        await nexus.store.apply((Put(row.id, planted.raw, 1, row.revision),), fence=None)
+    async with running(data, place=place, born=False) as nexus:
+        status, told = await nexus.call(
+            RESTORE,
+            "/v1/operator/restore?action=password",
+            await nexus.seal(RESTORE, PASSWORD),
+        )
+        assert (status, told["err"]) == (400, "refused_stale_store")

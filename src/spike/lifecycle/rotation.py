@@ -331,6 +331,9 @@ def _without_attempt(document: Keyring, at: str, why: str) -> Keyring:
         rotation.undone,
         "rotation-dropped",
         detail,
+        # Above the keyring in the pending backup of this try: where its root key is at hand, as when data keys alone
+        # were to be replaced, that one is authentic, and whoever kept it could else bring it into force after all.
+        epoch=document.epoch + 2,
         roots=worth_naming(roots, lambda _root: "root"),
         keys=worth_naming((*document.keys, *unborn), lambda key: (key.purpose, key.slot)),
         slots=slots,
