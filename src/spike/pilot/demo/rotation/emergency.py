@@ -71,7 +71,8 @@ def nothing_is_left(world: RotationWorld) -> str:
     world.stage.stop()
     left = [number for number in numbers if is_there(number)]
     require(not left, f"processes {left} still run")
-    return "; ".join((world.figures["records"], world.figures["rate"], figures, "none failed"))
+    told_figures = (world.figures[name] for name in ("records", "back", "rate"))
+    return "; ".join((*told_figures, f"{figures}, none failed"))
 
 
 def lose_history(world: RotationWorld) -> None:

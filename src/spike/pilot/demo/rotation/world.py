@@ -111,8 +111,9 @@ class RotationWorld(KeeperStage):
                 found = nexus.get_rotation()
                 require(found is not None, "Nexus tells of no rotation")
                 assert found is not None
+                # A fault without a pause may mend itself: the step is tried again.
                 require(
-                    found.phase not in {"dropped", "failed"} and not found.fault,
+                    found.phase not in {"dropped", "failed"} and not (found.fault and found.paused),
                     f"the rotation is {found.phase}: {found.fault}",
                 )
                 seen.append(found)
