@@ -207,3 +207,19 @@ async def test_a_barred_keeper_stays_named_until_a_person_takes_it_back(around: 
         assert vault.opened.document.leaving == gone
         assert (await ask(nexus, 3, 2, peers(around, 1, 2, 3)))[0] == 200
         assert vault.opened.document.leaving == ()
+
+
+async def test_one_keeper_does_not_stand_in_for_two(around: Around) -> None:
+    """Who took a superuser's identity and runs one Keeper would have the root key."""
+    async with around.nexus(born=True, setting=around.setting_of(1, 2, 3)) as nexus:
+        before = nexus.vault.opened.document.share_sets
+        await around.start(6, identity=keeper_id(5))
+        both = [f"https://127.0.0.1:{around.keepers[i].server.port}" for i in (5, 6)]
+        pinned = f"{both[0]}#{keeper_id(5)}"
+        for named in (both, [pinned, both[1]]):
+            status, told = await ask(nexus, 2, 2, named)
+            assert (status, told["err"]) == (400, "refused_keeper")
+            assert "told apart" in told["message"]
+        assert nexus.vault.opened.document.share_sets == before
+        assert around.keepers[5].staged_set is None
+        assert around.keepers[6].staged_set is None

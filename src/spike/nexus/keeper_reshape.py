@@ -47,10 +47,29 @@ async def reshape(
                 f"{link.name} ({link.peer.url})" for link in links if link not in able
             )
             raise RefusalError(Reason.KEEPER, f"not every Keeper can take a share: {lacking}", LOOK)
+        _require_told_apart(rules.set_in_force(document), links)
         if desk.held is not None and _is_so(rules.set_in_force(document), links, threshold):
             return None
         new = split_anew(vault, links, threshold)
         return await bring_in(desk, able, new, Cause(rules.RESHAPE, actor), len(links))
+
+
+def _require_told_apart(in_force: ShareSet | None, links: Sequence[KeeperLink]) -> None:
+    """Return unless Keepers that are told apart would be replaced by some that are not.
+
+    Who has one Keeper and may reshape could else let it stand in for as many as bring the root key back.
+    """
+    if in_force is None or not all(member.identity for member in in_force.members):
+        return
+    loose = ", ".join(
+        f"{link.name} ({link.peer.url})" for link in links if not identity_of(link, links)
+    )
+    if loose:
+        raise RefusalError(
+            Reason.KEEPER,
+            f"these Keepers are not told apart by their identities, and those in force are: {loose}",
+            "give each an identity of its own, and pin it: URL#IDENTITY",
+        )
 
 
 def _is_so(in_force: ShareSet | None, links: Sequence[KeeperLink], threshold: int) -> bool:
