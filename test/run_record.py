@@ -79,6 +79,8 @@ def record_of(config: pytest.Config) -> RunRecord:
     complete = config.args_source is config.ArgsSource.TESTPATHS and not (
         config.option.keyword or config.option.deselect or config.option.lf
     )
+    # A run that only lists its tests shows nothing, and claims nothing.
+    complete = complete and not config.option.collectonly
     return RunRecord(complete, config.option.markexpr == "root")
 
 
