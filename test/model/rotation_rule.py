@@ -9,7 +9,7 @@ old keyring goes on, the same generation comes into being a second time, with an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, cached_property
 from typing import Final, NamedTuple
 
 import msgspec
@@ -49,18 +49,34 @@ from spike.memory.key_memory import KeyMemory
 
 
 class _Keys:
-    """Every key there is by its number. The first ones are those of the newborn store."""
+    """Every key there is by its number. The first ones are those of the newborn store.
+
+    They are made at their first use, not at import: other tests of this process wipe every key there is.
+    """
 
     def __init__(self) -> None:
-        born = lifecycle_kit.born()
-        self.first = born.ring.document
-        self._keys: list[KeyMemory] = [born.ring.root]
         self._numbers: dict[tuple[str, int, int], int] = {}
-        self.roots = {self.first.active_root.check: 0}
-        self.wrapped: dict[str, int] = {}
-        for key in self.first.keys:
-            name = KeyName(key.purpose, key.slot, key.number)
-            self.wrapped[key.check] = self._add(born.ring.key(name))
+
+    @cached_property
+    def _born(self) -> KeyRing:
+        return lifecycle_kit.born().ring
+
+    @property
+    def first(self) -> Keyring:
+        return self._born.document
+
+    @cached_property
+    def _keys(self) -> list[KeyMemory]:
+        names = [KeyName(key.purpose, key.slot, key.number) for key in self.first.keys]
+        return [self._born.root, *(self._born.key(name) for name in names)]
+
+    @cached_property
+    def roots(self) -> dict[str, int]:
+        return {self.first.active_root.check: 0}
+
+    @cached_property
+    def wrapped(self) -> dict[str, int]:
+        return {key.check: number for number, key in enumerate(self.first.keys, start=1)}
 
     def _add(self, key: KeyMemory) -> int:
         self._keys.append(key)
