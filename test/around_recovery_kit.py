@@ -52,6 +52,7 @@ class AroundRecovery(Around):
             "put-newest-copy-back": self._put_newest_copy_back,
             "lay-out-keepers": self._lay_out_keepers,
             "restart-nexus-as-printed": self._restart_as_printed,
+            "rotation-follows": lambda: self._until("verified"),
         }
         if word in known:
             known[word]()
