@@ -81,7 +81,7 @@ SCENARIOS = (
         Setting(Budget(restore=1, crash=1, wishes=(DATA,))),
         15_082,
         Setting(Budget(restore=1, crash=1, wishes=(FULL, BACK))),
-        202_586,
+        200_846,
     ),
     Scenario(
         "a Nexus that was overtaken",
