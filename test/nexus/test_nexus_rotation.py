@@ -82,6 +82,10 @@ async def test_an_emergency_has_no_window_and_leaves_no_way_back(tmp_path: Path)
         assert document.active_key(KeyPurpose.AUDIT).number == 2
         assert document.slots[0].renew
         assert await get(nexus, "a") == "value"
+        status, told = await nexus.call(SUPERUSER, "/v1/key?action=history", {"limit": 100})
+        assert status == 200
+        (exposed,) = [each for each in told["events"] if each["kind"] == "rotation-exposed"]
+        assert "root key 1 has been active since" in exposed["detail"]["1"]
 
 
 async def test_twenty_starts_at_once_are_one_rotation(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class RotationLoop:
         self._let_go()
         preparation = self._new_preparation(plan)
         try:
-            await preparation.reserve(preflight.told(checks))
+            await preparation.reserve(await self._noted(plan, checks))
         except BaseException:
             if not self._is_unsure:
                 preparation.close()
@@ -106,6 +106,14 @@ class RotationLoop:
             raise
         self._preparation, self._fault = preparation, ""
         self._work.forget()
+
+    async def _noted(self, plan: Plan, checks: tuple[Check, ...]) -> dict[str, dict[str, str]]:
+        """Return what the history keeps of a beginning: the checks, and of an emergency what it exposes."""
+        noted = {"rotation-checked": {"when": "before", **preflight.told(checks)}}
+        if plan.emergency is not None:
+            told = await self.exposure(plan.emergency)
+            noted["rotation-exposed"] = {str(n): each[:500] for n, each in enumerate(told, start=1)}
+        return noted
 
     async def drop(self, why: str) -> None:
         """End a rotation that has not come into force, if there is one. Call it while halted."""

@@ -57,8 +57,8 @@ class Preparation:
         self._incoming: Incoming | None = None
         self._new: NewSet | None = None
 
-    async def reserve(self, checks: Mapping[str, str]) -> None:
-        """Step 1: make the keys, and reserve their numbers. `checks` are noted with it.
+    async def reserve(self, noted: Mapping[str, Mapping[str, str]]) -> None:
+        """Step 1: make the keys, and reserve their numbers. `noted` are events told with it, by kind.
 
         Raises:
             RefusalError: it cannot begin on the keyring in force.
@@ -71,9 +71,8 @@ class Preparation:
             assert self._incoming is not None
             at = self._vault.moment()
             document = rules.prepared(ring, self.plan, self._numbers, self._incoming, at)
-            if checks:
-                detail = {"id": self.plan.id, "when": "before", **checks}
-                document = rules.noted(document, at, "rotation-checked", detail)
+            for kind, detail in noted.items():
+                document = rules.noted(document, at, kind, {"id": self.plan.id, **detail})
             return ring.replaced(document)
 
         await self._performer.do(Point.PREPARED, lambda: self._vault.change(step))
