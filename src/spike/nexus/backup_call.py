@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
-from spike.error import NotReadyError
+from spike.error import NotReadyError, SpikeError
 from spike.lifecycle import backup
 from spike.lifecycle.backup_check import CopyFinding, CopyState
 from spike.lifecycle.export import Copy, check_place
@@ -39,6 +41,8 @@ from spike.wire.backup import (
 from spike.wire.call import CallName
 from spike.wire.message import Empty, GoTime
 from spike.wire.validate import check_slot_name
+
+_log: Final = logging.getLogger("spike.nexus.backup")
 
 
 class BackupCalls:
@@ -121,7 +125,14 @@ class BackupCalls:
         )
 
     async def _answer(self, slot: str, done: SlotDone) -> SlotAnswer:
-        report = await self._watch.verify()
+        """Tell a change that was made, also where its copies cannot be looked at just now: it stays made."""
+        try:
+            report = await self._watch.verify()
+        except SpikeError as error:
+            _log.warning(
+                "slot %s was changed; its copies are looked at later: %s", slot, error.message
+            )
+            report = BackupReport(self._vault.moment(), ())
         return SlotAnswer(
             slot=slot,
             epoch=done.opened.document.epoch,
