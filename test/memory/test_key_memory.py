@@ -360,3 +360,16 @@ def test_places_never_overlap(steps: list[tuple[int, bool]]) -> None:
         assert all(content(memory) == data for memory, data in held)
     for memory, _ in held:
         memory.wipe()
+
+
+def test_a_duplicate_has_the_same_bytes_and_a_life_of_its_own() -> None:
+    with KeyMemory.generate() as key:
+        other = key.duplicate()
+        assert other.same_as(key)
+        key.wipe()
+        assert not other.wiped
+        with other.view() as view:
+            assert any(view)
+        with pytest.raises(WipedError):
+            key.duplicate()
+    other.wipe()

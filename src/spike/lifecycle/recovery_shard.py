@@ -184,7 +184,7 @@ class Collection:
                 "compare it with what was written down; keep it until the root key is back",
             )
         if index not in self._held:
-            self._held[index] = _copy(value)
+            self._held[index] = value.duplicate()
 
     def secret(self) -> KeyMemory:
         """Return what the shards give together, for the caller to wipe. Nothing in it says whether it is right."""
@@ -196,10 +196,3 @@ class Collection:
         for value in self._held.values():
             value.wipe()
         self._held.clear()
-
-
-def _copy(value: KeyMemory) -> KeyMemory:
-    own = KeyMemory.allocate(value.size_bytes)
-    with value.view() as source, own.view() as target:
-        target[:] = source
-    return own

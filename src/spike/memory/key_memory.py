@@ -146,6 +146,21 @@ class KeyMemory:
         with self.view() as mine, other.view() as theirs:
             return hmac.compare_digest(mine, theirs)
 
+    def duplicate(self) -> KeyMemory:
+        """Return another locked memory with the same bytes, which is the caller's to wipe.
+
+        Raises:
+            WipedError: the bytes are gone.
+        """
+        other = KeyMemory.allocate(self.size_bytes)
+        try:
+            with self.view() as source, other.view() as target:
+                target[:] = source
+        except BaseException:
+            other.wipe()
+            raise
+        return other
+
     def wipe(self) -> None:
         """Overwrite the bytes with zeros (adopted ones are let go of). Idempotent.
 

@@ -217,7 +217,7 @@ class Rehearser:
         if confirmed is None:
             course.fail("the keyring in the store is not authentic, or is not there")
             return
-        ring = open_ring(confirmed, _copy(root))
+        ring = open_ring(confirmed, root.duplicate())
         try:
             course.keys = sum(key.is_live for key in confirmed.keys)
             sealed = SealedStore(store, ring)
@@ -311,13 +311,6 @@ def _is_root(root: KeyMemory, opened: Opened) -> bool:
     return check_value_matches(bytes.fromhex(active.check), check) and root.same_as(
         opened.ring.root
     )
-
-
-def _copy(key: KeyMemory) -> KeyMemory:
-    own = KeyMemory.allocate(key.size_bytes)
-    with key.view() as source, own.view() as target:
-        target[:] = source
-    return own
 
 
 def _listed(indexes: Sequence[int]) -> str:

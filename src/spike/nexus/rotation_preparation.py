@@ -208,7 +208,7 @@ class Preparation:
             raise RefusalError(
                 Reason.DAMAGED, "the next keyring is not confirmed by its own root key"
             )
-        KeyRing.open(confirmed, _copy(root)).wipe()
+        KeyRing.open(confirmed, root.duplicate()).wipe()
         statement = anchors.anchor_of(following, opened.policies.access_generation)
         return backup.encode(
             raw,
@@ -353,10 +353,3 @@ async def remove_pending(keepers: KeeperDesk, performer: Performer) -> Sequence[
 
     await performer.do(Point.CLEAR_PENDING, remove)
     return faults
-
-
-def _copy(key: KeyMemory) -> KeyMemory:
-    own = KeyMemory.allocate(key.size_bytes)
-    with key.view() as source, own.view() as target:
-        target[:] = source
-    return own
