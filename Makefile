@@ -31,7 +31,7 @@ demo: $(VENV)/.run ## tell the story and check it; STORY=NAME one chapter, SABOT
 
 .PHONY: test
 test: $(VENV)/.dev ## run every proof at the size that fits (under 15 minutes)
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile -m "not root"
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not root"
 
 .PHONY: test-root
 test-root: $(VENV)/.dev ## run the few tests that need root: memory read from outside, a full disk

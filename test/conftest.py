@@ -10,6 +10,18 @@ import pytest
 from run_record import RunRecord, record_of, unproven
 
 RECORD = pytest.StashKey[RunRecord]()
+LONG_FILES = (
+    "test_process_runbook.py",
+    "test_demo.py",
+    "test_fuzz.py",
+    "test_process_slot.py",
+    "test_dev_process.py",
+    "test_dev_keeper.py",
+    "test_readme.py",
+    "test_rotation_model.py",
+    "test_keeper_model.py",
+)
+"""Files that take a minute or more. They begin first, so that no worker is left with one when the others are done."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +39,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what shows the limits of an ordinary user when root runs the suite: root has none of them."""
+    """Let what takes long begin first; leave out what shows the limits of an ordinary user when root runs the suite."""
+    rank = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     if os.geteuid() != 0:
         return
     kept = [item for item in items if item.get_closest_marker("ordinary") is None]
