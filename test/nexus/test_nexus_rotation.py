@@ -59,6 +59,17 @@ async def test_a_rollback_brings_the_old_keys_back_and_loses_nothing(tmp_path: P
         assert await decrypt(nexus, blob) == b"meanwhile"
 
 
+async def test_a_rollback_tells_first_what_it_means(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", place=tmp_path / "p", performer=Performer()) as nexus:
+        await put(nexus, "a", "before")
+        view = await rotated(nexus)
+        since, sealed, meaning = view.impact
+        assert view.flipped_at in since
+        assert view.progress is not None
+        assert sealed.startswith(f"{view.progress.re_encrypted} records")
+        assert "destroys the new root and record key" in meaning
+
+
 @pytest.mark.parametrize("scope", [Scope.ROOT_ONLY, Scope.DATA_ONLY])
 async def test_half_a_rotation(tmp_path: Path, scope: Scope) -> None:
     async with running(tmp_path / "data", performer=Performer()) as nexus:
