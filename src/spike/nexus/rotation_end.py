@@ -6,7 +6,6 @@ The proof reads the stored bytes themselves, through a key ring that does not ho
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -141,8 +140,3 @@ def change_with(
         return await vault.change(step)
 
     return performer.do(point, write)
-
-
-def tell(found: Counter[str]) -> str:
-    """Return counts in one line."""
-    return ", ".join(f"{count} {name}" for name, count in sorted(found.items()))
