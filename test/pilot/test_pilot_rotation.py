@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pilot_kit import Site, site
-from rotation_kit import ID
+from rotation_kit import ID, Looked
 from rotation_site import RotatingNexus
 from script_kit import parse, play
 from spike.nexus.rotation_view import Asked
@@ -55,6 +55,29 @@ def test_without_a_window_nexus_takes_the_usual_one_and_0_is_none(
     for window in ((), ("--rollback-window", "0")):
         assert made.spike("superuser", "key", "rotate", "--dry-run", *window).exit == 0
     assert [asked.window_s for asked in made.nexus.rotations.asked] == [None, 0]
+
+
+@pytest.mark.parametrize("form", ["human", "json"])
+def test_a_dry_run_that_fails_says_on_one_line_of_standard_error_which_checks_and_what_next(
+    made: Site[RotatingNexus], form: str
+) -> None:
+    made.nexus.rotations.checks = [
+        Looked("storage", "ok", "it answers"),
+        Looked("keepers", "fail", "1 of 3 answers", "see spike keeper status"),
+        Looked("clock", "warn", "3 s behind", "set it"),
+        Looked("disk", "fail", "0 MiB free", "make room"),
+    ]
+    run = made.spike("superuser", "key", "rotate", "--dry-run", "--format", form)
+    assert run.exit == 1
+    assert run.stderr == (
+        "Error: it could not begin, nothing was changed: keepers, disk. "
+        "Next: see spike keeper status; make room.\n"
+    )
+    if form == "json":
+        told = json.loads(run.stdout)
+        assert [each["result"] for each in told["checks"]] == ["ok", "fail", "warn", "fail"]
+    else:
+        assert "FAIL keepers: 1 of 3 answers" in run.stdout
 
 
 def test_a_script_reads_progress_as_one_json_object_a_line(made: Site[RotatingNexus]) -> None:

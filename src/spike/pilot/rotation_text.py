@@ -182,12 +182,15 @@ def checks(found: Iterable[RotationCheck]) -> Iterator[str]:
             yield f"     Next: {check.next_step}"
 
 
-def verdict(found: Sequence[RotationCheck]) -> str:
-    """Return what the checks come to."""
-    failed = [check.name for check in found if check.result == "fail"]
-    if failed:
-        return f"It could not begin: {', '.join(failed)}. Nothing was changed."
-    return "It could begin. Nothing was changed."
+def failed_checks(found: Iterable[RotationCheck]) -> str:
+    """Return which checks failed and what to do, on one line; "" where none did."""
+    failed = [check for check in found if check.result == "fail"]
+    if not failed:
+        return ""
+    names = ", ".join(check.name for check in failed)
+    steps = "; ".join(dict.fromkeys(check.next_step for check in failed if check.next_step))
+    said = f"it could not begin, nothing was changed: {names}"
+    return f"{said}. Next: {steps}" if steps else said
 
 
 def emergency(answer: KeyRotateAnswer) -> Iterator[str]:

@@ -95,8 +95,8 @@ WHAT leaked is one of
 Exit codes:
   0  it has begun, or such a one runs already; with --wait: it is verified (finalized);
      with --dry-run: it could begin
-  1  refused, a check failed, a record failed, it was dropped, or it does not go on;
-     also after Ctrl-C, which leaves it running
+  1  refused, a check failed (also with --dry-run: standard error names it), a record failed,
+     it was dropped, or it does not go on; also after Ctrl-C, which leaves it running
 \b
 Examples:
   spike key rotate --dry-run
@@ -221,6 +221,8 @@ def _require_sense(
 
 
 def _show_checks(answer: KeyRotateAnswer, form: Format) -> Exit:
+    """Show what was looked at, and of what failed one line more where errors are looked for."""
+    failed = rotation_text.failed_checks(answer.checks)
     if form is Format.JSON:
         output.show_line(msgspec.to_builtins(answer))
     else:
@@ -229,12 +231,11 @@ def _show_checks(answer: KeyRotateAnswer, form: Format) -> Exit:
             if answer.exposure
             else rotation_text.checks(answer.checks)
         )
-        output.show(None, form, [*lines, rotation_text.verdict(answer.checks)])
-    return Exit.FAILED if _failed(answer) else Exit.SUCCESS
-
-
-def _failed(answer: KeyRotateAnswer) -> bool:
-    return any(check.result == "fail" for check in answer.checks)
+        good = [] if failed else ["It could begin. Nothing was changed."]
+        output.show(None, form, [*lines, *good])
+    if failed:
+        output.note(f"Error: {failed}.")
+    return Exit.FAILED if failed else Exit.SUCCESS
 
 
 def _confirm_emergency(nexus: NexusClient, request: KeyRotateRequest) -> None:
@@ -246,7 +247,7 @@ def _confirm_emergency(nexus: NexusClient, request: KeyRotateRequest) -> None:
     answer = nexus.check_rotation(msgspec.structs.replace(request, dry_run=True))
     for line in rotation_text.emergency(answer):
         output.note(line)
-    if _failed(answer):
+    if rotation_text.failed_checks(answer.checks):
         raise RefusedError(
             "not begun, nothing was changed: a check failed",
             "do what is told beside it, and try again",
