@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from around_kit import states, surroundings
-from mortal_store import Dead, MortalStore
+from killer_kit import NEXUS, Dead, MortalStore, Victim
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from size import record
 from spike.lifecycle.refusal import RefusalError
@@ -124,25 +124,25 @@ async def test_nothing_is_told_any_more_of_the_keepers_of_a_store_that_is_gone(
 
 @contextlib.asynccontextmanager
 async def after(store: MortalStore) -> AsyncIterator[RunningNexus]:
-    store.live_again()
+    store.killer.rest()
     async with running(store=store, born=False) as nexus:
         yield nexus
 
 
-@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
-async def test_killed_at_its_one_durable_step_it_was_or_was_not(is_after: bool) -> None:
+@pytest.mark.parametrize("victim", NEXUS, ids=["before", "after"])
+async def test_killed_at_its_one_durable_step_it_was_or_was_not(victim: Victim) -> None:
     store = MortalStore()
     async with running(store=store) as nexus:
         await put(nexus)
         census = await store.census()
         desk = ResetDesk(nexus.keepers)
         _, phrase = await desk.ask("somebody", "")
-        store.writes, store.dies_at, store.after = 0, 1, is_after
+        store.killer.aim(0, victim)
         with pytest.raises(Dead):
             await desk.carry_out("somebody", phrase, "")
-        assert store.names[-1] == "erase"
+        assert [step.name for step in store.killer.steps] == ["erase"]
     async with after(store) as nexus:
-        if is_after:
+        if victim is Victim.NEXUS_AFTER:
             assert await store.census() == {}
             return
         assert await store.census() == census

@@ -1,8 +1,7 @@
 """Nexus or a Keeper killed at every durable step of a rotation, a rollback, an abort, an emergency and a finalization.
 
-A step is a call that reaches a Keeper, a write that reaches the store, or one that reaches a backup place. A killed
-Nexus does nothing more anywhere, and another one starts on what is left; it may be killed again. In the end everything
-that was acknowledged is there, one generation of each key is active, and nothing lies under a destroyed one.
+Another Nexus starts on what a killed one has left; it may be killed again. In the end everything that was acknowledged
+is there, one generation of each key is active, and nothing lies under a destroyed one.
 """
 
 from __future__ import annotations
@@ -10,171 +9,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
 import rotating_kit
 from around_kit import PASSWORD, Around, eventually, states, surroundings
-from nexus_kit import SUPERUSER, RunningNexus, running
+from killer_kit import Killer, Step, Victim, is_dead, nexus_on
+from nexus_kit import SUPERUSER, RunningNexus
 from rotating_kit import PATIENCE_S, asked, decrypt, encrypt, generations, get, put
 from size import record, seed, size
-from spike.error import SpikeError, StoreUnavailableError
+from spike.error import SpikeError
 from spike.lifecycle.keyring import KeyPurpose, Phase
 from spike.lifecycle.state import State
 from spike.lifecycle.supply import KeeperState
-from spike.nexus.performer import Performer, Point
-from spike.nexus.place import Place
-from spike.storage.protocol import Change, Revision, Store
-from spike.storage.registry import open_store
 
-T = TypeVar("T")
 POLICY = {
     "name": "web",
     "spiffeidPattern": "^spiffe://spike\\.ist/web$",
     "pathPattern": "^a/",
     "permissions": ["read"],
 }
-_point: ContextVar[str] = ContextVar("point", default="")
-
-
-class Victim(Enum):
-    """Who is killed, and on which side of the effect."""
-
-    NEXUS_BEFORE = "Nexus, before the effect"
-    NEXUS_AFTER = "Nexus, after the effect and before its answer"
-    KEEPER = "the Keeper that is called, or Keeper 1 at any other step"
-
-
-@dataclass(frozen=True)
-class Step:
-    """One durable effect: what it was, and the point it is named by, where that is known on this side."""
-
-    name: str
-    point: str
-
-
-@dataclass
-class Killer:
-    """Counts the steps and kills at one of them."""
-
-    around: Around
-    kill_at: int | None = None
-    victim: Victim = Victim.NEXUS_BEFORE
-    steps: list[Step] = field(default_factory=list)
-    points: set[Point] = field(default_factory=set)
-    nexus_is_dead: bool = False
-    armed: bool = False
-
-    def aim(self, kill_at: int | None, victim: Victim = Victim.NEXUS_BEFORE) -> None:
-        """Kill at the step with this number, counted from now."""
-        self.kill_at, self.victim, self.steps, self.nexus_is_dead = kill_at, victim, [], False
-
-    async def keeper_called(self, index: int, action: str) -> None:
-        self.step(f"{action} at Keeper {index}", index)
-
-    def step(self, name: str, keeper: int = 1) -> None:
-        if self.nexus_is_dead:
-            raise StoreUnavailableError("a dead Nexus does nothing")
-        if not self.armed:
-            return
-        self.steps.append(Step(name, _point.get()))
-        if len(self.steps) - 1 != self.kill_at:
-            return
-        if self.victim is Victim.KEEPER:
-            self.around.keepers[keeper].safe.wipe()
-        else:
-            self.nexus_is_dead = True
-            if self.victim is Victim.NEXUS_BEFORE:
-                raise StoreUnavailableError("killed")
-
-    def behind(self) -> None:
-        """The effect is done; a Nexus that was killed behind it does not learn that."""
-        if self.nexus_is_dead:
-            raise StoreUnavailableError("killed")
-
-
-class KilledStore:
-    """A store that a killed Nexus can no longer write to, and whose last answer it may not see."""
-
-    def __init__(self, store: Store, killer: Killer) -> None:
-        self._store = store
-        self._killer = killer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
-        self._killer.step("a write to the store")
-        done = await self._store.apply(changes, fence=fence)
-        self._killer.behind()
-        return done
-
-    async def purge(self, budget_bytes: int) -> int:
-        self._killer.step("a purge of the store")
-        left = await self._store.purge(budget_bytes)
-        self._killer.behind()
-        return left
-
-
-@dataclass(frozen=True, slots=True)
-class KilledPlace(Place):
-    """A backup place that a killed Nexus can no longer write to."""
-
-    killer: Killer
-
-    def _write(self, path: Path, raw: bytes) -> None:
-        self.killer.step(f"a write of {path.suffix[1:]} to the place")
-        Place._write(self, path, raw)
-        self.killer.behind()
-
-    def remove_pending(self, store_id: str) -> None:
-        self.killer.step("a removal at the place")
-        Place.remove_pending(self, store_id)
-        self.killer.behind()
-
-
-class NamingPerformer(Performer):
-    """Performs as the shipped one does, and lets each write know by which point it is named."""
-
-    def __init__(self, killer: Killer) -> None:
-        self._killer = killer
-
-    async def do(self, point: Point, act: Callable[[], Awaitable[T]]) -> T:
-        token = _point.set(point.value)
-        self._killer.points.add(point)
-        try:
-            return await act()
-        finally:
-            _point.reset(token)
-
-
-@contextlib.asynccontextmanager
-async def nexus_on(
-    around: Around, killer: Killer, *, born: bool = False
-) -> AsyncIterator[RunningNexus]:
-    store = await open_store("sqlite", around.directory / "data")
-    place = KilledPlace(around.directory / "place", killer)
-    try:
-        wrapped: Any = KilledStore(store, killer)
-        async with running(
-            store=wrapped,
-            places=(place,),
-            ca=around.ca,
-            born=born,
-            password=PASSWORD if born else None,
-            keepers=around.setting,
-            unattended=not born,
-            performer=NamingPerformer(killer),
-        ) as nexus:
-            yield nexus
-    finally:
-        await store.close()
 
 
 @dataclass
@@ -243,21 +100,16 @@ async def carried_out(nexus: RunningNexus) -> None:
         rotation = nexus.vault.opened.document.rotation
         return rotation is None or (rotation.phase is Phase.VERIFIED and bool(rotation.window_s))
 
-    await eventually(lambda: rests() or _is_dead(nexus), PATIENCE_S)
-    await eventually(lambda: not nexus.rotations.is_busy or _is_dead(nexus), PATIENCE_S)
+    await eventually(lambda: rests() or is_dead(nexus), PATIENCE_S)
+    await eventually(lambda: not nexus.rotations.is_busy or is_dead(nexus), PATIENCE_S)
 
 
 async def over(nexus: RunningNexus) -> None:
     """Wait until a rotation has ended, or this Nexus is dead and nothing can."""
     await eventually(
-        lambda: nexus.vault.opened.document.rotation is None or _is_dead(nexus), PATIENCE_S
+        lambda: nexus.vault.opened.document.rotation is None or is_dead(nexus), PATIENCE_S
     )
-    await eventually(lambda: not nexus.rotations.is_busy or _is_dead(nexus), PATIENCE_S)
-
-
-def _is_dead(nexus: RunningNexus) -> bool:
-    store: Any = nexus.store
-    return bool(store._killer.nexus_is_dead)
+    await eventually(lambda: not nexus.rotations.is_busy or is_dead(nexus), PATIENCE_S)
 
 
 DEEDS: dict[str, Deed] = {
@@ -268,34 +120,29 @@ DEEDS: dict[str, Deed] = {
 }
 
 
-async def play(
-    directory: Path, name: str, kills: Sequence[tuple[int, Victim]]
-) -> tuple[list[Step], set[Point]]:
+async def play(directory: Path, name: str, kills: Sequence[tuple[int, Victim]]) -> list[Step]:
     """Do the deed, kill at a step; start again, perhaps kill again; require that nothing is lost. Return the steps."""
     async with surroundings(directory, 3, 2) as around:
         killer = Killer(around)
         around.before = killer.keeper_called
         kept, waiting = Kept(), [*kills]
-        first: list[Step] = []
-        async with nexus_on(around, killer, born=True) as nexus:
+        async with nexus_on(directory, killer, password=PASSWORD, keepers=around.setting) as nexus:
             await kept.fill(nexus)
             if name == "rollback":
                 await nexus.rotations.start(asked(), SUPERUSER)
                 await rotating_kit.until(nexus, Phase.VERIFIED)
             killer.aim(*(waiting.pop(0) if waiting else (None,)))
-            killer.armed = True
             with contextlib.suppress(SpikeError):
                 await DEEDS[name](nexus)
             first = killer.steps
         while waiting:
             killer.aim(*waiting.pop(0))
-            async with nexus_on(around, killer) as nexus:
+            async with following(around, killer) as nexus:
                 with contextlib.suppress(SpikeError):
                     await opened(nexus)
                     await carried_out(nexus)
-        killer.armed = False
-        killer.aim(None)
-        async with nexus_on(around, killer) as nexus:
+        killer.rest()
+        async with following(around, killer) as nexus:
             await opened(nexus)
             rotation = nexus.vault.opened.document.rotation
             if rotation is not None and rotation.window_s:
@@ -303,11 +150,18 @@ async def play(
                 await nexus.rotations.finalize(SUPERUSER)
             await over(nexus)
             await require_whole(nexus, around, kept, name)
-        return first, killer.points
+        return first
+
+
+def following(
+    around: Around, killer: Killer
+) -> contextlib.AbstractAsyncContextManager[RunningNexus]:
+    """Run the Nexus that finds what was left, and does by itself what is to be done."""
+    return nexus_on(around.directory, killer, keepers=around.setting, unattended=True)
 
 
 async def opened(nexus: RunningNexus) -> None:
-    await eventually(lambda: nexus.vault.is_open or _is_dead(nexus))
+    await eventually(lambda: nexus.vault.is_open or is_dead(nexus))
 
 
 async def require_whole(nexus: RunningNexus, around: Around, kept: Kept, name: str) -> None:
@@ -335,7 +189,7 @@ async def test_a_kill_at_any_step_loses_nothing_and_is_made_good(tmp_path: Path,
     chance = random.Random(number)
     whole = tmp_path / "whole"
     whole.mkdir()
-    steps, _ = await play(whole, name, [])
+    steps = await play(whole, name, [])
     print(f"{name}: {len(steps)} steps")
     unnamed = [step for step in steps if not step.point and "store" in step.name]
     assert not unnamed, unnamed

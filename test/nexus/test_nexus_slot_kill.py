@@ -1,107 +1,26 @@
 """Nexus killed at every durable step of a change of slots: what opens afterwards is what the keyring in the store says.
 
-A step is a write to the store or to the backup place; a killed Nexus does nothing more. Whatever the moment, one
-password of each slot opens, from the store and from the place's copy, and all that was stored is there.
+Whatever the moment, one password of each slot opens, from the store and from the place's copy, and all that was stored
+is there.
 """
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from killer_kit import NEXUS, Killer, Victim, nexus_on
 from lost_kit import PASSWORD, SECRETS, put
-from nexus_kit import SUPERUSER, RunningNexus, running
+from nexus_kit import SUPERUSER, RunningNexus
 from size import record, seed, size
 from slot_kit import ALICE, OTHER, ask, give_slot
 from spike.crypto.slot import Argon2Setting, SlotKey, derive_slot_secret
-from spike.error import StoreUnavailableError
 from spike.lifecycle import keyring
 from spike.lifecycle.keyring import Keyring, Slot
-from spike.nexus.place import Place
 from spike.nexus.vault import KEYRING_ID
-from spike.storage.protocol import Change, Revision, Store
-from spike.storage.registry import open_store
-
-
-class Killer:
-    """Counts durable steps and lets Nexus die at one of them, before or after its effect."""
-
-    def __init__(self, kill_at: int | None = None, *, after: bool = False) -> None:
-        self.steps: list[str] = []
-        self.armed = False
-        self.is_dead = False
-        self._kill_at = kill_at
-        self._after = after
-
-    def before(self, name: str) -> None:
-        if self.is_dead:
-            raise StoreUnavailableError("a dead Nexus writes nothing")
-        if self.armed:
-            self.steps.append(name)
-            self.is_dead = len(self.steps) - 1 == self._kill_at
-            if self.is_dead and not self._after:
-                raise StoreUnavailableError("killed")
-
-    def after(self) -> None:
-        if self.is_dead:
-            raise StoreUnavailableError("killed")
-
-
-class MortalStore:
-    """A store that a killed Nexus writes to no more, and whose last answer it does not see."""
-
-    def __init__(self, store: Store, killer: Killer) -> None:
-        self._store = store
-        self._killer = killer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
-        self._killer.before("store")
-        done = await self._store.apply(changes, fence=fence)
-        self._killer.after()
-        return done
-
-
-@pytest.fixture
-def kill_places(monkeypatch: pytest.MonkeyPatch) -> Callable[[Killer], None]:
-    """Make the writes to the backup place steps of a killer, too."""
-
-    def let(killer: Killer) -> None:
-        write = PLACE_WRITE
-
-        def mortal(self: Place, path: Path, raw: bytes) -> None:
-            killer.before(path.suffix)
-            write(self, path, raw)
-            killer.after()
-
-        monkeypatch.setattr(Place, "_write", mortal)
-
-    return let
-
-
-PLACE_WRITE = Place._write
-
-
-@contextlib.asynccontextmanager
-async def nexus_in(directory: Path, killer: Killer | None = None) -> AsyncIterator[RunningNexus]:
-    store = await open_store("sqlite", directory / "data")
-    try:
-        used: Any = store if killer is None else MortalStore(store, killer)
-        born = killer is not None
-        place = directory / "backup"
-        async with running(
-            store=used, place=place, born=born, password=PASSWORD if born else None
-        ) as nexus:
-            yield nexus
-    finally:
-        await store.close()
 
 
 async def added(nexus: RunningNexus) -> None:
@@ -131,15 +50,18 @@ DEEDS: dict[str, tuple[Deed, dict[str, bytes]]] = {
 }
 
 
-async def play(directory: Path, deed: Deed, killer: Killer) -> list[str]:
-    """Do the deed and be killed in it."""
-    async with nexus_in(directory, killer) as nexus:
+async def play(
+    directory: Path, deed: Deed, kill_at: int | None, victim: Victim = Victim.NEXUS_BEFORE
+) -> list[str]:
+    """Do the deed and be killed in it, or behind it. Return the names of the steps."""
+    killer = Killer()
+    async with nexus_on(directory, killer, password=PASSWORD) as nexus:
         await put(nexus, "a", "1")
         await give_slot(nexus, "alice", ALICE)
-        killer.armed = True
+        killer.aim(kill_at, victim)
         await deed(nexus)
-        killer.is_dead = True
-    return killer.steps
+        killer.nexus_is_dead = True
+    return [step.name for step in killer.steps]
 
 
 def derived(document: Keyring, slot: Slot, password: bytes) -> bytes:
@@ -155,7 +77,7 @@ def derived(document: Keyring, slot: Slot, password: bytes) -> bytes:
 
 async def require_whole(directory: Path, after: dict[str, bytes]) -> bool:
     """Require that what the store's keyring names opens, as before the deed or as after it; tell whether as after."""
-    async with nexus_in(directory) as nexus:
+    async with nexus_on(directory, Killer()) as nexus:
         stored = await nexus.store.get(KEYRING_ID)
         assert stored is not None
         document = keyring.decode_untrusted(stored.blob).hint
@@ -182,26 +104,21 @@ async def require_whole(directory: Path, after: dict[str, bytes]) -> bool:
 
 @pytest.mark.parametrize("name", DEEDS)
 async def test_killed_anywhere_the_slots_open_and_nothing_is_lost(
-    name: str, tmp_path: Path, kill_places: Callable[[Killer], None]
+    name: str, tmp_path: Path
 ) -> None:
     deed, after = DEEDS[name]
-    killer = Killer()
-    kill_places(killer)
-    steps = await play(tmp_path / "whole", deed, killer)
-    assert steps[0] == "store", "nothing is written anywhere before the keyring"
-    assert {".key-backup", ".anchor"} <= set(steps)
-    points = [(number, late) for number in range(len(steps)) for late in (False, True)]
+    steps = await play(tmp_path / "whole", deed, None)
+    assert steps[0] == "a write to the store", "nothing is written anywhere before the keyring"
+    assert {f"a write of {each} to the place" for each in ("key-backup", "anchor")} <= set(steps)
+    cases = [(number, victim) for number in range(len(steps)) for victim in NEXUS]
     # The write that counts, on both sides; all the others too in the proof.
-    chosen = size(test=2, proof=len(points))
+    chosen = size(test=2, proof=len(cases))
     chance = random.Random(seed())
-    played = [*points[:2], *chance.sample(points[2:], chosen - 2)]
+    played = [*cases[:2], *chance.sample(cases[2:], chosen - 2)]
     outcomes = []
-    for number, late in played:
-        directory = tmp_path / f"{number}-{late}"
-        killer = Killer(number, after=late)
-        kill_places(killer)
-        await play(directory, deed, killer)
-        kill_places(Killer())
+    for number, victim in played:
+        directory = tmp_path / f"{number}-{victim.name}"
+        await play(directory, deed, number, victim)
         outcomes.append(await require_whole(directory, after))
     if after != BEFORE:
         assert outcomes[:2] == [False, True], "the first write is the commit line"

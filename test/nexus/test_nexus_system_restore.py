@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from killer_kit import NEXUS, Dead, MortalStore, Victim
 from lifecycle.test_rotation import incoming_for, plan, to_flip
 from lifecycle_kit import copy_of
-from mortal_store import Dead, MortalStore
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from size import record
 from spike.lifecycle import restore as rules
@@ -242,10 +242,11 @@ async def test_a_preview_changes_nothing_and_another_file_is_not_taken_for_it(
     made: bytes,
 ) -> None:
     store = MortalStore()
+    store.killer.aim(None)
     async with running(store=store, born=False) as nexus:
         status, preview = await previewed(nexus, made)
         assert (status, preview["restored"]) == (200, False)
-        assert store.writes == 0
+        assert not store.killer.steps
         changed = bytearray(made)
         changed[len(made) // 2] ^= 1
         status, answer = await sent(nexus, bytes(changed), preview["confirm"])
@@ -367,31 +368,31 @@ async def test_a_machine_that_never_stopped_overwrites_nothing_of_the_new_lineag
 @contextlib.asynccontextmanager
 async def after(store: MortalStore) -> AsyncIterator[RunningNexus]:
     """The next process, which finds what the last one has left."""
-    store.live_again()
+    store.killer.rest()
     async with running(store=store, born=False) as nexus:
         yield nexus
 
 
-async def attempt(store: MortalStore, whole: Made, dies_at: int, *, after: bool) -> bool:
+async def attempt(store: MortalStore, whole: Made, kill_at: int, victim: Victim) -> bool:
     """Restore in a process that dies at a write; return whether it did."""
-    store.live_again()
+    store.killer.rest()
     try:
         async with running(store=store, born=False) as nexus:
-            store.writes, store.dies_at, store.after = 0, dies_at, after
+            store.killer.aim(kill_at, victim)
             await received(nexus, whole.root, whole.raw)
     except Dead:
         return True
     return False
 
 
-@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("victim", NEXUS, ids=["before", "after"])
 async def test_killed_at_any_write_the_same_command_completes_it(
-    whole: Made, is_after: bool
+    whole: Made, victim: Victim
 ) -> None:
     steps = 0
     while True:
         store = MortalStore()
-        if not await attempt(store, whole, steps + 1, after=is_after):
+        if not await attempt(store, whole, steps, victim):
             break
         steps += 1
         async with after(store) as nexus:
@@ -401,7 +402,7 @@ async def test_killed_at_any_write_the_same_command_completes_it(
                 await opened_again(nexus, whole.root)
             await require_all(nexus)
             assert await nexus.store.get(MARK_ID) is None
-    assert steps > 8, store.names
+    assert steps > 8, store.killer.steps
     record(
         "a restore from a system backup killed at a write", steps, "completed by the same command"
     )
@@ -424,34 +425,34 @@ async def require_own(nexus: RunningNexus, root: KeyMemory) -> None:
     assert (status, answer["data"]) == (200, {"k": "v"})
 
 
-@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("dies_at", [1, 2, 3])
+@pytest.mark.parametrize("victim", NEXUS, ids=["before", "after"])
+@pytest.mark.parametrize("kill_at", [0, 1, 2])
 async def test_killed_at_any_step_of_setting_aside_the_old_state_is_whole(
-    whole: Made, dies_at: int, is_after: bool
+    whole: Made, kill_at: int, victim: Victim
 ) -> None:
     store, root = await old_state()
-    assert await attempt(store, whole, dies_at, after=is_after)
+    assert await attempt(store, whole, kill_at, victim)
     async with after(store) as nexus:
         if await nexus.store.get(RecordId(KEYRING, "current")) is None:
             await undo(nexus.keepers, RESTORE)
         else:
-            assert (dies_at, is_after) == (1, False)
+            assert (kill_at, victim) == (0, Victim.NEXUS_BEFORE)
         await require_own(nexus, root)
 
 
-@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("dies_at", [1, 2])
+@pytest.mark.parametrize("victim", NEXUS, ids=["before", "after"])
+@pytest.mark.parametrize("kill_at", [0, 1])
 async def test_a_killed_undo_is_completed_by_the_same_command(
-    whole: Made, dies_at: int, is_after: bool
+    whole: Made, kill_at: int, victim: Victim
 ) -> None:
     store, root = await old_state()
     async with after(store) as nexus:
         await received(nexus, whole.root, whole.raw)
-        store.writes, store.dies_at, store.after = 0, dies_at, is_after
+        store.killer.aim(kill_at, victim)
         with pytest.raises(Dead):
             await undo(nexus.keepers, RESTORE)
     async with after(store) as nexus:
-        if (dies_at, is_after) != (2, True):
+        if (kill_at, victim) != (1, Victim.NEXUS_AFTER):
             await undo(nexus.keepers, RESTORE)
         with pytest.raises(RefusalError, match="no restore has set anything aside"):
             await undo(nexus.keepers, RESTORE)
