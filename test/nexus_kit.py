@@ -117,6 +117,7 @@ class RunningNexus:
         self.verifier = verifier
         self.arrivals: SystemRestoreDesk
         self.restores: RestoreDesk
+        self.rotation_loop: RotationLoop
         self.keepers = keepers
         self.server = server
         self.vault = vault
@@ -295,9 +296,14 @@ async def running(
             **KeeperCalls(keeper_desk, rehearser).handlers(),
             **DrillCalls(vault, drills, desk, rehearser).handlers(),
             **SystemBackupCalls(backups).handlers(),
-            **ResetCalls(vault, ResetDesk(keeper_desk)).handlers(),
+            **ResetCalls(vault, ResetDesk(keeper_desk, rotation_loop)).handlers(),
             **SystemRestoreCalls(
-                keeper_desk, desk, restores, arrivals, MemoryWatch(vault)
+                keeper_desk,
+                desk,
+                restores,
+                arrivals,
+                watch=MemoryWatch(vault),
+                rotations=rotation_loop,
             ).handlers(),
             **RotationCalls(rotations).handlers(),
         }
@@ -326,6 +332,7 @@ async def running(
         started = RunningNexus(
             ca, server, vault, extra, keeper_desk, verifier, rehearser, drills, rotations
         )
+        started.rotation_loop = rotation_loop
         started.arrivals, started.restores = arrivals, restores
         stack.callback(started.close)
         yield started

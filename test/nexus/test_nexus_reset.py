@@ -81,7 +81,7 @@ async def test_a_phrase_is_good_once_for_who_asked_and_for_this_store() -> None:
 
 async def test_a_phrase_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running() as nexus:
-        desk = ResetDesk(nexus.keepers)
+        desk = ResetDesk(nexus.keepers, nexus.rotation_loop)
         monkeypatch.setattr(factory_reset, "PHRASE_LIFE_S", -1.0)
         _, phrase = await desk.ask("somebody", "")
         with pytest.raises(RefusalError, match="not the phrase"):
@@ -135,7 +135,7 @@ async def test_killed_at_its_one_durable_step_it_was_or_was_not(victim: Victim) 
     async with running(store=store) as nexus:
         await put(nexus)
         census = await store.census()
-        desk = ResetDesk(nexus.keepers)
+        desk = ResetDesk(nexus.keepers, nexus.rotation_loop)
         _, phrase = await desk.ask("somebody", "")
         store.killer.aim(0, victim)
         with pytest.raises(Dead):

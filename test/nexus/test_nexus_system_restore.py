@@ -144,7 +144,9 @@ async def require_all(nexus: RunningNexus) -> None:
     assert found == [str(number) for number in range(SECRETS)]
 
 
-async def opened_with(nexus: RunningNexus, root: KeyMemory, raw: bytes | None) -> str:
+async def opened_with(
+    nexus: RunningNexus, root: KeyMemory, raw: bytes | None, *, accept: bool = False
+) -> str:
     """Preview a restore with a root key at hand, as a slot would give it; return the token of its confirmation.
 
     Of a system backup with `raw`, of what the store holds without.
@@ -153,7 +155,8 @@ async def opened_with(nexus: RunningNexus, root: KeyMemory, raw: bytes | None) -
     if raw is not None:
         summary, _ = parsed(raw)
         system = SystemAsked(summary.manifest.raw, set_aside=True)
-    asked = Asked(None if raw is None else summary.backup_raw, (), RESTORE, system=system)
+    backup = None if raw is None else summary.backup_raw
+    asked = Asked(backup, (), RESTORE, accept_older=accept, system=system)
     async with nexus.vault.lock:
         stored = await nexus.restores.stored_for(asked)
         candidate = rules.choose(None if stored is None else stored.blob, asked.backup)
@@ -162,8 +165,10 @@ async def opened_with(nexus: RunningNexus, root: KeyMemory, raw: bytes | None) -
         return nexus.restores.hold(found).token
 
 
-async def received(nexus: RunningNexus, root: KeyMemory, raw: bytes) -> None:
-    token = await opened_with(nexus, root, raw)
+async def received(
+    nexus: RunningNexus, root: KeyMemory, raw: bytes, *, accept: bool = False
+) -> None:
+    token = await opened_with(nexus, root, raw, accept=accept)
     pieces = [raw[at : at + PART_BYTES] for at in range(0, len(raw), PART_BYTES)]
     for part, piece in enumerate(pieces):
         await nexus.arrivals.receive(RESTORE, token, part, piece, part == len(pieces) - 1)
@@ -434,7 +439,7 @@ async def test_killed_at_any_step_of_setting_aside_the_old_state_is_whole(
     assert await attempt(store, whole, kill_at, victim)
     async with after(store) as nexus:
         if await nexus.store.get(RecordId(KEYRING, "current")) is None:
-            await undo(nexus.keepers, RESTORE)
+            await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
         else:
             assert (kill_at, victim) == (0, Victim.NEXUS_BEFORE)
         await require_own(nexus, root)
@@ -450,10 +455,10 @@ async def test_a_killed_undo_is_completed_by_the_same_command(
         await received(nexus, whole.root, whole.raw)
         store.killer.aim(kill_at, victim)
         with pytest.raises(Dead):
-            await undo(nexus.keepers, RESTORE)
+            await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
     async with after(store) as nexus:
         if (kill_at, victim) != (1, Victim.NEXUS_AFTER):
-            await undo(nexus.keepers, RESTORE)
+            await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
         with pytest.raises(RefusalError, match="no restore has set anything aside"):
-            await undo(nexus.keepers, RESTORE)
+            await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
         await require_own(nexus, root)

@@ -2,7 +2,7 @@
 
     ask          what would be lost, and a phrase that is good once, for who asked, for PHRASE_LIFE_S
     carry out    1. each backup place notes that a reset has begun
-                 2. the keys in memory are wiped
+                 2. no rotation goes on, and the keys in memory are wiped
                  3. the store is erased, at one moment: THE COMMIT LINE
                  4. the Keepers erase their shares of this store, and only of this one
                  5. each backup place notes that it has ended
@@ -29,6 +29,7 @@ from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.keeper_link import KeeperLink
 from spike.nexus.opened import Phase
 from spike.nexus.reset_note import ResetNote, write_note
+from spike.nexus.rotation_loop import RotationLoop
 from spike.nexus.vault import KEYRING_ID
 from spike.storage.ability import CanErase, CanSetAside
 
@@ -77,8 +78,9 @@ class _Phrase:
 class ResetDesk:
     """Factory resets of one vault; at most one phrase is awaited."""
 
-    def __init__(self, keepers: KeeperDesk) -> None:
+    def __init__(self, keepers: KeeperDesk, rotations: RotationLoop) -> None:
         self._keepers = keepers
+        self._rotations = rotations
         self._vault = keepers.vault
         self._phrase: _Phrase | None = None
 
@@ -110,7 +112,7 @@ class ResetDesk:
             RefusalError: EXPIRED, no such phrase is awaited; BUSY, a lifecycle operation is in progress.
             StoreError: the store could not be erased; nothing is lost, the root key has to be brought back.
         """
-        async with self._vault.lock, self._keepers.lock:
+        async with self._vault.lock, self._rotations.halted(), self._keepers.lock:
             awaited, self._phrase = self._phrase, None
             loss = await self._loss(store_id)
             good = awaited is not None and awaited.is_for(actor, loss.store_id, time.monotonic())
@@ -135,6 +137,7 @@ class ResetDesk:
         )
         await self._noted(note)
         _log.critical("%s resets store %s: all it holds is lost", actor, loss.store_id)
+        self._rotations.wanted = None
         await vault.close()
         self._keepers.forget()
         store = vault.store

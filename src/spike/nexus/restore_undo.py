@@ -1,6 +1,6 @@
 """Undoing a restore from a system backup: what was set aside is put back, and what had come in its place is kept.
 
-    1. the keys in memory are wiped: nothing is served
+    1. no rotation goes on, and the keys in memory are wiped: nothing is served
     2. the store's file is put back (spike.storage.ability): from here on the old state is the one in force
     3. the backup places get back the key backup and anchor of that state's lineage
 
@@ -13,11 +13,13 @@ import logging
 from dataclasses import dataclass
 from typing import Final
 
+from spike.error import SpikeError
 from spike.lifecycle import restore as rules
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.opened import Phase
 from spike.nexus.place_lineage import put_back
+from spike.nexus.rotation_loop import RotationLoop
 from spike.nexus.store_room import bring_back, newest_aside
 from spike.nexus.vault import KEYRING_ID, Vault
 
@@ -34,16 +36,36 @@ class Undone:
     aside: str
 
 
-async def undo(keepers: KeeperDesk, actor: str) -> Undone:
-    """Put back what the last restore has set aside.
+async def undo(keepers: KeeperDesk, rotations: RotationLoop, actor: str) -> Undone:
+    """Put back what the last restore has set aside. A rotation that has not come into force ends with what it was of.
 
     Raises:
         RefusalError: NOTHING_ASIDE.
         StoreError: the store or a backup place failed; the same can be done again.
     """
     vault = keepers.vault
-    async with vault.lock, keepers.lock:
+    async with vault.lock, rotations.halted():
         name = await newest_aside(vault.store)
+        if name is not None:
+            await _end_rotation(vault, rotations)
+        return await _undone(keepers, name, actor)
+
+
+async def _end_rotation(vault: Vault, rotations: RotationLoop) -> None:
+    """Drop a rotation before its flip, with its keys and staged shares, and forget one that waits to begin."""
+    rotations.wanted = None
+    if not vault.is_open:
+        return
+    try:
+        await rotations.drop("the restore that it followed was undone")
+    except SpikeError as error:
+        # Its state is put aside anyway; of a rotation that nobody carries on nothing comes into force.
+        _log.error("a rotation could not be dropped: %s", error.message)
+
+
+async def _undone(keepers: KeeperDesk, name: str | None, actor: str) -> Undone:
+    vault = keepers.vault
+    async with keepers.lock:
         aside = ""
         if name is not None:
             await vault.close()

@@ -232,9 +232,14 @@ def _handlers(setting: NexusSetting, desks: _Desks, service: Service) -> Mapping
         **KeeperCalls(desks.keepers, desks.rehearser).handlers(),
         **DrillCalls(vault, desks.drills, desks.passwords, desks.rehearser).handlers(),
         **SystemBackupCalls(desks.backups).handlers(),
-        **ResetCalls(vault, ResetDesk(desks.keepers)).handlers(),
+        **ResetCalls(vault, ResetDesk(desks.keepers, desks.rotation_loop)).handlers(),
         **SystemRestoreCalls(
-            desks.keepers, desks.passwords, desks.restores, desks.arrivals, desks.watch
+            desks.keepers,
+            desks.passwords,
+            desks.restores,
+            desks.arrivals,
+            watch=desks.watch,
+            rotations=desks.rotation_loop,
         ).handlers(),
         **RotationCalls(desks.rotations).handlers(),
     }

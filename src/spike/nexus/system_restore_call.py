@@ -11,6 +11,7 @@ from spike.nexus.key_call import preview_answer
 from spike.nexus.password_desk import PasswordDesk
 from spike.nexus.restore_flow import RestoreDesk, RestoreInput
 from spike.nexus.restore_undo import undo
+from spike.nexus.rotation_loop import RotationLoop
 from spike.nexus.system_restore import SystemRestoreDesk
 from spike.nexus.watch import MemoryWatch
 from spike.policy.access import Grant
@@ -35,13 +36,16 @@ class SystemRestoreCalls:
         passwords: PasswordDesk,
         restores: RestoreDesk,
         desk: SystemRestoreDesk,
+        *,
         watch: MemoryWatch,
+        rotations: RotationLoop,
     ) -> None:
         self._keepers = keepers
         self._passwords = passwords
         self._restores = restores
         self._desk = desk
         self._watch = watch
+        self._rotations = rotations
 
     def handlers(self) -> Mapping[CallName, Handler]:
         """Return the handler of each call served here."""
@@ -94,7 +98,7 @@ class SystemRestoreCalls:
 
     async def undo(self, grant: Grant, _asked: Empty) -> RestoreUndoAnswer:
         """Put back what the last restore has set aside."""
-        undone = await undo(self._keepers, str(grant.peer))
+        undone = await undo(self._keepers, self._rotations, str(grant.peer))
         return RestoreUndoAnswer(
             state=undone.phase.value,
             store_id=undone.store_id or None,

@@ -224,9 +224,11 @@ class Vault:
                 )
             self.life.require_wrapping(self.opened.document, ring.document)
             await self._replace_present(ring, beside)
+            changed = self.opened
         await self.drain()
         await self.renew_places()
-        return self.opened
+        # Where the vault was closed behind it the change is made all the same, in the store that was open.
+        return self._opened or changed
 
     async def _replace_present(self, ring: KeyRing, beside: Sequence[Change]) -> None:
         """Replace the keyring in force, in the store and then in memory, also when the store's answer was lost.
@@ -309,9 +311,9 @@ class Vault:
     async def drain(self) -> None:
         """Move events from the keyring to the history. What fails stays in the keyring for the next time."""
         async with self._swap_lock:
-            opened = self.opened
-            drained = history.drain(opened.document, self.moment())
-            if drained is None:
+            opened = self._opened
+            drained = None if opened is None else history.drain(opened.document, self.moment())
+            if opened is None or drained is None:
                 return
             try:
                 entries = await appended(opened.sealed, drained)
@@ -332,9 +334,11 @@ class Vault:
         return replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
 
     async def renew_places(self) -> None:
-        """Give every backup place the present key backup and anchor."""
+        """Give every backup place the present key backup and anchor; nothing while there is no root key."""
         async with self._places.lock:
-            opened, turn = self.opened, self._gate.turn
+            opened, turn = self._opened, self._gate.turn
+            if opened is None:
+                return
             # A backup made with a root key that is not the right one must not replace a good one.
             if not confirms_root(opened.document, opened.ring.root):
                 self.stop_writes(Stop.WRONG_KEY)
@@ -413,8 +417,16 @@ class Vault:
             self.stop_writes(Stop.NO_ANCHOR)
 
     async def close(self) -> None:
-        """Wipe every key. The store is closed by who opened it."""
-        opened, self._opened, self._uncertain = self._opened, None, None
-        self._stops.clear()
-        if opened is not None:
-            opened.ring.wipe()
+        """Wipe every key. The store is closed or replaced by the caller, and nothing of these keys goes to it any more.
+
+        A change of the keyring that is under way is waited for, and what is being given to the backup places: none of
+        it may reach another store or lineage. Hold `lock` while requests are served.
+        """
+        async with self._swap_lock:
+            opened, self._opened, self._uncertain = self._opened, None, None
+            self._stops.clear()
+            self.seal_count.take()
+            if opened is not None:
+                opened.ring.wipe()
+        async with self._places.lock:
+            pass
