@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from spike.error import NotFoundError
-from spike.lifecycle.keyring import RotationKind, Scope, Succession
+from spike.lifecycle.keyring import Emergency, RotationKind, Scope, Succession
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.nexus.rotation_view import Asked, Check, RotationView, Started
 
@@ -164,6 +164,7 @@ class SmallRotations:
             window_ends_at="",
             progress=None,
             impact=(),
+            replaces=found.id,
         )
         return Started(BACK, True, ())
 
@@ -219,6 +220,23 @@ class SmallRotations:
                 return
             self.step()
         raise AssertionError(f"it never came to {phase}: {self.now}")
+
+    def supersede(self) -> None:
+        """Let an emergency be in force in the place of the one that is verified."""
+        found = self._in("verified")
+        self.now = replace(
+            found,
+            id=BACK,
+            phase="re-encrypting",
+            emergency=Emergency(("root",)),
+            reason="stolen",
+            root=Succession(2, 3),
+            record=Succession(2, 3),
+            cipher=Succession(2, 3),
+            verified_at="",
+            window_ends_at="",
+            replaces=found.id,
+        )
 
     def fail_a_record(self) -> None:
         """One record cannot be re-encrypted, and so it does not go on."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pilot_kit import SmallNexus
-from rotation_kit import MOMENT, Looked, SmallRotations
+from rotation_kit import BACK, MOMENT, Looked, SmallRotations
 from spike.error import SpikeError
 from spike.lifecycle.refusal import RefusalError
 from spike.nexus.handler import OnKey
@@ -44,6 +44,18 @@ class RotatingNexus(SmallNexus):
         self.events.append(KeyEvent(7, GoTime(MOMENT), kind, "nexus", {"id": told.id}))
         self.rotations.now = None
 
+    def supersede(self, *, in_force: bool = True) -> None:
+        """An emergency takes the place of the rotation, and comes into force or not yet."""
+        told = self.rotations.now
+        assert told is not None
+        by = {"by": BACK, "why": f"superseded by emergency {BACK}"}
+        kinds = ["dropped", "started", *(["superseded"] if in_force else [])]
+        self.events += [
+            KeyEvent(2 + number, GoTime(MOMENT), f"rotation-{kind}", "nexus", {"id": told.id, **by})
+            for number, kind in enumerate(kinds)
+        ]
+        self.rotations.supersede()
+
     def loop_run(self, work: Coroutine[Any, Any, object]) -> None:
         """Do something that is awaited, on the loop of the server."""
         assert self._loop is not None
@@ -67,6 +79,7 @@ class RotatingNexus(SmallNexus):
                 [Looked("disk", "ok", "900 MiB free"), Looked("clock", "warn", "3 s behind")],
             ),
             "forget": self.forget,
+            "supersede": self.supersede,
         }
 
     async def handle(self, request: Request) -> Response:

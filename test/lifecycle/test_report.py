@@ -173,6 +173,81 @@ def test_a_rotation_that_was_rolled_back_names_the_rollback_and_its_steps() -> N
     assert made([*first, back[0]]).outcome == "verified, in its rollback window"
 
 
+def superseded(by: str = OTHER) -> tuple[str, str, dict[str, str]]:
+    detail = {
+        "by": by,
+        "phase": "verified",
+        "why": f"superseded by emergency {by}",
+        "old_keys": "root 1 compromised, record 3 compromised, cipher 3 compromised",
+    }
+    return "13:00:05", "rotation-superseded", detail
+
+
+def test_a_rotation_that_an_emergency_replaced_says_so_and_what_became_of_its_old_keys() -> None:
+    first = history(*WHOLE[:7], superseded())
+    report = made(first)
+    assert report.outcome == (
+        f"superseded by emergency {OTHER}; its old keys then: "
+        "root 1 compromised, record 3 compromised, cipher 3 compromised"
+    )
+    assert report.ended_at == "2026-11-27T13:00:05Z"
+    assert dict(report.durations)["the whole"] == "3605"
+    assert report.steps[-1].what == "superseded"
+    assert (report.missing, report.destroyed) == ((), "")
+    done = ("14:00:00", "rotation-finalized", {"destroyed": "root 1, root 2, record 3, record 4"})
+    taker = history(("13:00:00", "rotation-started", STARTED), done, rotation_id=OTHER, first=20)
+    report = made([*first, *taker])
+    assert report.outcome.endswith("; destroyed since: root 1, record 3")
+    assert report.destroyed == "root 1, record 3"
+    assert f"| Outcome | superseded by emergency {OTHER}; its old keys" in markdown(report, SOURCE)
+
+
+def test_old_keys_are_followed_through_one_emergency_after_the_other() -> None:
+    third = "ef" * 16
+    done = ("14:00:00", "rotation-finalized", {"destroyed": "root 1, root 2, record 3"})
+    events = [
+        *history(*WHOLE[:7], superseded()),
+        *history(superseded(third), rotation_id=OTHER, first=20),
+        *history(done, rotation_id=third, first=30),
+    ]
+    assert made(events).destroyed == "root 1, record 3"
+    circle = [events[7], *history(superseded(ID), rotation_id=OTHER, first=20)]
+    assert made(circle).destroyed == ""
+
+
+def test_a_rotation_tells_its_own_end_when_it_was_rolled_back() -> None:
+    detail = {"by": OTHER, "why": f"rolled back by {OTHER}", "old_keys": "root 1 active"}
+    first = history(*WHOLE[:7], ("13:00:05", "rotation-rolled-back", detail), first=2)
+    report = made(first)
+    assert report.outcome == f"rolled back by {OTHER}; its old keys then: root 1 active"
+    assert report.ended_at == "2026-11-27T13:00:05Z"
+
+
+def test_a_try_that_was_dropped_is_not_the_end_of_what_began_again() -> None:
+    dropped = ("12:00:02", "rotation-dropped", {"phase": "prepared", "why": "it was interrupted"})
+    again = [WHOLE[0], WHOLE[1], dropped, *WHOLE[:1], *WHOLE[2:7]]
+    for length, outcome in (
+        (3, "dropped before its keys came into force: it was interrupted"),
+        (4, "begun, its keys are not in force"),
+        (len(again), "verified, in its rollback window"),
+    ):
+        report = made(history(*again[:length]))
+        assert report.outcome == outcome
+        assert bool(report.ended_at) == (length == 3)
+    assert [step.what for step in made(history(*again)).steps].count("dropped") == 1
+
+
+def test_a_finalization_that_found_a_record_is_no_longer_told_as_one() -> None:
+    ending = [
+        ("18:00:00", "rotation-finalizing", {}),
+        ("18:00:01", "rotation-reopened", {"why": "1 record under an old key turned up"}),
+    ]
+    report = made(history(*WHOLE[:7], *ending))
+    assert report.outcome == "its keys are in force, records are being sealed again"
+    report = made(history(*WHOLE[:7], *ending, WHOLE[6]))
+    assert report.outcome == "verified, in its rollback window"
+
+
 def test_passes_add_up_and_a_sum_that_does_not_is_told() -> None:
     again = ("12:00:11", "rotation-re-encrypted", {**RECORDS, "seconds": "1.0"})
     report = made(history(*WHOLE[:6], again))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,3 +171,56 @@ async def test_the_checks_before_it_and_behind_it_are_told_by_name(tmp_path: Pat
             results = {name: text for name, text in each.items() if name not in ("id", "when")}
             assert {"storage", "backup"} <= set(results)
             assert all(text.startswith(("ok", "warn")) for text in results.values()), results
+
+
+@pytest.mark.parametrize("phase", [Phase.RE_ENCRYPTING, Phase.VERIFIED])
+async def test_what_an_emergency_replaced_is_over_wherever_it_is_told_of(
+    tmp_path: Path, phase: Phase
+) -> None:
+    async with running(tmp_path / "data", place=tmp_path / "p", performer=Performer()) as nexus:
+        await put(nexus, "a", "value")
+        rate = 1 if phase is Phase.RE_ENCRYPTING else 0
+        if rate:
+            for number in range(20):
+                await put(nexus, f"a/{number}", "value")
+        first = await nexus.rotations.start(asked(max_rate=rate), SUPERUSER)
+        await until(nexus, phase)
+        second = await nexus.rotations.start(rotating_kit.emergency(), SUPERUSER)
+        flipped = await rotating_kit.seen(nexus, lambda view: bool(view.flipped_at))
+        assert (flipped.id, flipped.replaces) == (second.id, first.id)
+        await until(nexus, "finalized")
+
+        async def told(action: str, **message: object) -> dict[str, Any]:
+            status, answer = await nexus.call(SUPERUSER, f"/v1/key?action={action}", message)
+            assert status == 200, answer
+            return dict(answer)
+
+        events = (await told("history", limit=100))["events"]
+        (end,) = [e for e in events if e["kind"] == "rotation-superseded"]
+        assert (end["detail"]["id"], end["detail"]["by"]) == (first.id, second.id)
+        assert end["detail"]["phase"] == phase
+        report = (await told("report", id=first.id))["report"]
+        assert report["outcome"].startswith(f"superseded by emergency {second.id}; ")
+        assert report["destroyed"] == "root 1, record 1"
+        assert (report["endedAt"], report["missing"]) == (end["at"], [])
+        keys = (await told("list"))["keys"]
+        (old,) = [k for k in keys if (k["purpose"], k["generation"]) == ("root", 1)]
+        why = f"rotation {second.id}, which superseded rotation {first.id}"
+        assert old["transitions"][-1]["reason"] == why
+        assert (await told("status"))["rotation"]["replaces"] == first.id
+
+
+async def test_what_was_rolled_back_has_its_end_in_the_history(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", place=tmp_path / "p", performer=Performer()) as nexus:
+        await put(nexus, "a", "value")
+        first = await rotated(nexus)
+        back = await nexus.rotations.rollback("a test", SUPERUSER)
+        await until(nexus, "finalized")
+        status, told = await nexus.call(SUPERUSER, "/v1/key?action=report", {"id": first.id})
+        assert status == 200
+        outcome = told["report"]["outcome"]
+        assert outcome == (
+            f"rolled back by {back.id}; its old keys then: root 1 active, record 1 active, cipher 1 active"
+        )
+        ends = [s["what"] for s in told["report"]["steps"] if s["what"] == "rolled-back"]
+        assert ends == ["rolled-back"]

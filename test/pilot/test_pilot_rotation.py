@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pilot_kit import Site, site
-from rotation_kit import ID, Looked
+from rotation_kit import BACK, ID, Looked
 from rotation_site import RotatingNexus
 from script_kit import parse, play
 from spike.nexus.rotation_view import Asked
@@ -182,6 +182,50 @@ def test_a_rotation_that_ended_while_nexus_was_away_is_looked_up_in_the_history(
         made.nexus.state = "open"
         assert pilot.wait(60) == 0
         assert f"Rotation {ID} is finalized: what was replaced is destroyed." in pilot.stdout.read()
+
+
+def test_who_waits_for_a_rotation_is_told_that_an_emergency_took_its_place(
+    made: Site[RotatingNexus],
+) -> None:
+    pilot = subprocess.Popen(
+        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait=finalized"],
+        env=made.environment("superuser"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert pilot.stdout is not None
+    assert pilot.stderr is not None
+    with pilot, pilot.stdout, pilot.stderr:
+        assert pilot.stderr.readline() == "prepared\n"
+        made.nexus.rotations.steps("verified")
+        made.nexus.supersede()
+        said = pilot.stdout.read()
+        assert pilot.wait(60) == 1
+    assert f"Rotation {ID} was superseded by emergency {BACK}." in said
+    assert (
+        f"Next: see what took its place: spike key status; its report: spike key report {ID}"
+        in said
+    )
+
+
+def test_the_end_of_an_earlier_try_is_not_taken_for_that_of_the_rotation(
+    made: Site[RotatingNexus],
+) -> None:
+    pilot = subprocess.Popen(
+        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait=finalized"],
+        env=made.environment("superuser"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert pilot.stderr is not None
+    with pilot, pilot.stderr:
+        assert pilot.stderr.readline() == "prepared\n"
+        made.nexus.rotations.steps("verified")
+        made.nexus.supersede(in_force=False)
+        said = pilot.stderr.read()
+        assert pilot.wait(60) == 1
+    assert f"rotation {ID} is not the one that goes on now" in said
 
 
 def test_another_rotation_in_its_place_is_not_taken_for_it(made: Site[RotatingNexus]) -> None:

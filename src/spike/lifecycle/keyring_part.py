@@ -252,7 +252,7 @@ class Rotation(KeyringPart, frozen=True, omit_defaults=True):
 
     `next_keys` are all keys as wrapped under the root key that is being brought in; empty from the flip on.
     `undone` is the rotation that a rollback takes back, or that an emergency takes the place of, as it was: it goes on
-    where this one is dropped. `max_rate` is in records a second;
+    where this one is dropped. From the flip on it is over, and here by name. `max_rate` is in records a second;
     0 leaves it to the pace.
     `paused_why`: what a person has to look into before it is resumed; empty where somebody paused it.
     `without_keepers`: it goes on with the slots alone. `left_out` are the indexes of Keepers that need not confirm.

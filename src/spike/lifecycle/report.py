@@ -17,10 +17,24 @@ from spike.lifecycle.keyring import Event
 PREFIX: Final = "rotation-"
 STARTED: Final = "rotation-started"
 NOTE: Final = "rotation-note"
+ENDS: Final = (
+    "rotation-finalized",
+    "rotation-dropped",
+    "rotation-superseded",
+    "rotation-rolled-back",
+)
+"""Events that end a rotation. A drop ends one try, where the same rotation began once more behind it."""
 COPIES: Final = frozenset(copy.value for copy in Copy)
 """Events that tell of a copy that left SPIKE."""
 _KEYS: Final = ("root", "record", "cipher")
 _COUNTS: Final = ("re_encrypted", "already_current", "skipped", "vanished", "failed")
+_FAR: Final = {
+    STARTED: "begun, its keys are not in force",
+    "rotation-flipped": "its keys are in force, records are being sealed again",
+    "rotation-reopened": "its keys are in force, records are being sealed again",
+    "rotation-verified": "verified, in its rollback window",
+    "rotation-finalizing": "being finalized",
+}
 _ID: Final = "id"
 _CHECK_WORDS: Final = ("ok", "warn", "fail")
 
@@ -119,14 +133,19 @@ def report(rotation_id: str, events: Sequence[Event]) -> Report | None:
         return None
     back = _rollback(rotation_id, events)
     first = {event.kind: event for event in reversed(of_it)}
-    last = {event.kind: event for event in of_it}
     started = first.get(STARTED)
     told = {} if started is None else started.detail
     # A rotation that was interrupted before it came into force began again, with other numbers.
+    last = {event.kind: event for event in _last_try(of_it)}
     numbers = last[STARTED].detail if STARTED in last else {}
+    keys = tuple(
+        KeyChange(key, numbers.get(f"{key}_from", ""), numbers.get(f"{key}_to", ""))
+        for key in _KEYS
+    )
     end = _end(last, back)
     finalized = last.get("rotation-finalized")
     done = {} if finalized is None else finalized.detail
+    destroyed = done.get("destroyed", "") or _destroyed_later(keys, last, events)
     return Report(
         id=rotation_id,
         kind=told.get("kind", ""),
@@ -135,18 +154,17 @@ def report(rotation_id: str, events: Sequence[Event]) -> Report | None:
         reason=told.get("reason", ""),
         started_at="" if started is None else started.at,
         ended_at="" if end is None else end.at,
-        outcome=_outcome(last, back),
+        outcome=_outcome(last, back, destroyed),
         leaked=told.get("leaked", ""),
-        keys=tuple(
-            KeyChange(key, numbers.get(f"{key}_from", ""), numbers.get(f"{key}_to", ""))
-            for key in _KEYS
-        ),
+        keys=keys,
         checks=tuple(_checks(of_it)),
-        steps=tuple(_step(event) for event in (*of_it, *back) if event.kind != NOTE),
+        steps=tuple(
+            _step(event) for event in sorted((*of_it, *back), key=_sequence) if event.kind != NOTE
+        ),
         records=_records([e for e in of_it if e.kind == "rotation-re-encrypted"]),
         verification=_verification(last.get("rotation-verified")),
         durations=tuple(_durations(first, last, end)),
-        destroyed=done.get("destroyed", ""),
+        destroyed=destroyed,
         purged_bytes=done.get("purged_bytes", ""),
         notes=tuple(_step(event) for event in of_it if event.kind == NOTE),
         copies=tuple(_copies(events, end)),
@@ -154,14 +172,40 @@ def report(rotation_id: str, events: Sequence[Event]) -> Report | None:
     )
 
 
+def _last_try(of_it: Sequence[Event]) -> Sequence[Event]:
+    """Return the events of a rotation since it began the last time; all of them where no beginning is told."""
+    begins = [number for number, event in enumerate(of_it) if event.kind == STARTED]
+    return of_it[begins[-1] :] if begins else of_it
+
+
 def _rollback(rotation_id: str, events: Sequence[Event]) -> list[Event]:
     """Return the events of the rollback that took a rotation back, if one came into force."""
     takers = {e.detail.get(_ID, "") for e in events if e.detail.get("of") == rotation_id}
     for taker in takers - {""}:
         of_it = [event for event in events if is_of(event, taker)]
-        if any(event.kind in ("rotation-flipped", "rotation-rolled-back") for event in of_it):
+        if any(event.kind == "rotation-flipped" for event in of_it):
             return of_it
     return []
+
+
+def _destroyed_later(
+    keys: Sequence[KeyChange], last: Mapping[str, Event], events: Sequence[Event]
+) -> str:
+    """Return which old keys of a superseded rotation were destroyed, at the end of what took its place."""
+    over, seen = last.get("rotation-superseded"), set[str]()
+    while over is not None and (taker := over.detail.get("by", "")) not in seen:
+        seen.add(taker)
+        of_taker = {event.kind: event for event in events if is_of(event, taker)}
+        if done := of_taker.get("rotation-finalized"):
+            gone = done.detail.get("destroyed", "").split(", ")
+            old = [f"{key.purpose} {key.before}" for key in keys if key.before != key.after]
+            return ", ".join(name for name in old if name in gone)
+        over = of_taker.get("rotation-superseded")
+    return ""
+
+
+def _sequence(event: Event) -> int:
+    return event.sequence
 
 
 def _step(event: Event) -> Step:
@@ -170,30 +214,28 @@ def _step(event: Event) -> Step:
 
 
 def _end(last: Mapping[str, Event], back: Sequence[Event]) -> Event | None:
-    ends = (event for event in back if event.kind in ("rotation-flipped", "rotation-rolled-back"))
-    for kind in ("rotation-finalized", "rotation-dropped"):
-        if kind in last:
-            return last[kind]
-    return next(ends, None)
+    end = next((last[kind] for kind in ENDS if kind in last), None)
+    # A history of before does not tell the end of what was rolled back, but the rollback.
+    return end or next((event for event in back if event.kind == "rotation-flipped"), None)
 
 
-def _outcome(last: Mapping[str, Event], back: Sequence[Event]) -> str:
+def _outcome(last: Mapping[str, Event], back: Sequence[Event], destroyed: str) -> str:
     """Return in words how the rotation ended, or how far it is."""
     if "rotation-finalized" in last:
         return "finalized: what was replaced is destroyed"
     if "rotation-dropped" in last:
         why = last["rotation-dropped"].detail.get("why", "")
         return f"dropped before its keys came into force{f': {why}' if why else ''}"
+    over = last.get("rotation-superseded") or last.get("rotation-rolled-back")
+    if over is not None:
+        old = over.detail.get("old_keys", "")
+        since = f"; destroyed since: {destroyed}" if destroyed else ""
+        return f"{over.detail.get('why', 'over')}; its old keys then: {old or 'not told'}{since}"
     if back:
         return f"rolled back by {back[0].detail[_ID]}"
-    for kind, words in (
-        ("rotation-finalizing", "being finalized"),
-        ("rotation-verified", "verified, in its rollback window"),
-        ("rotation-flipped", "its keys are in force, records are being sealed again"),
-    ):
-        if kind in last:
-            return words
-    return "begun, its keys are not in force"
+    far = (event for kind, event in last.items() if kind in _FAR)
+    newest = max(far, key=_sequence, default=None)
+    return _FAR[STARTED if newest is None else newest.kind]
 
 
 def _checks(of_it: Sequence[Event]) -> Iterable[CheckResult]:

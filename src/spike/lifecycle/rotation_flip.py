@@ -5,6 +5,8 @@ Nothing of it is decided anywhere else: which state each key enters, what has to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
 from spike.lifecycle.keyring import (
@@ -93,10 +95,9 @@ def flipped(document: Keyring, at: str, *, has_keepers: bool) -> Keyring:
         flipped_at=at,
         verified_at=at if done else "",
         next_keys=(),
-        # What an emergency takes the place of is over now, and its keys end with it.
-        undone=None if rotation.emergency is not None else rotation.undone,
+        undone=_over(rotation),
     )
-    return later(
+    flip = later(
         document,
         at,
         following,
@@ -112,6 +113,44 @@ def flipped(document: Keyring, at: str, *, has_keepers: bool) -> Keyring:
         ],
         rotation_due="" if _is_fresh(rotation) else document.rotation_due,
     )
+    return flip if following.undone is None else _with_end(flip, following, following.undone, at)
+
+
+def _over(rotation: Rotation) -> Rotation | None:
+    """Return the rotation whose place this one takes, for its name alone: nothing goes back to what it was."""
+    undone = rotation.undone
+    return None if undone is None else msgspec.structs.replace(undone, undone=None)
+
+
+def _with_end(document: Keyring, rotation: Rotation, over: Rotation, at: str) -> Keyring:
+    """Return the keyring of a flip that also tells the end of the rotation whose place it took.
+
+    No later write does: the keyring knows nothing more of that one.
+    """
+    kind, how = (
+        ("rotation-superseded", f"superseded by emergency {rotation.id}")
+        if rotation.emergency is not None
+        else ("rotation-rolled-back", f"rolled back by {rotation.id}")
+    )
+    detail = {
+        "id": over.id,
+        "by": rotation.id,
+        "phase": over.phase.value,
+        "why": how,
+        "old_keys": ", ".join(_old_keys(document, over)),
+    }
+    return later(document, at, rotation, kind, detail)
+
+
+def _old_keys(document: Keyring, over: Rotation) -> Iterator[str]:
+    """Give each key that a rotation had replaced, and the state it is in."""
+    if over.root.before != over.root.after:
+        yield f"root {over.root.before} {root_of(document, over.root.before).state}"
+    pairs = {KeyPurpose.RECORD: over.record, KeyPurpose.CIPHER: over.cipher}
+    for key in document.keys:
+        pair = pairs.get(key.purpose)
+        if pair is not None and pair.before != pair.after and key.number == pair.before:
+            yield f"{key.purpose} {key.number} {key.state}"
 
 
 def _gone(document: Keyring, rotation: Rotation, at: str) -> tuple[LeavingKeeper, ...]:

@@ -35,9 +35,12 @@ def wrong_phase(rotation: Rotation) -> RefusalError:
 
 
 def step(rotation: Rotation, state: State, at: str) -> Transition:
-    return Transition(
-        state=state, at=at, actor=rotation.actor, reason=f"{rotation.kind} {rotation.id}"
-    )
+    reason, over = f"{rotation.kind} {rotation.id}", rotation.undone
+    # The keys that an emergency brings in enter no state by its taking another one's place; those it replaces do.
+    replaces = state is State.COMPROMISED or bool(rotation.flipped_at)
+    if rotation.emergency is not None and over is not None and replaces:
+        reason += f", which superseded {over.kind} {over.id}"
+    return Transition(state=state, at=at, actor=rotation.actor, reason=reason)
 
 
 def enter_key(key: WrappedKey, rotation: Rotation, at: str, state: State) -> WrappedKey:

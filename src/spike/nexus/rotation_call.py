@@ -210,6 +210,7 @@ def rotation_of(view: RotationView) -> Rotation:
         verification=RotationVerification(view.verified, view.to_verify)
         if view.to_verify
         else None,
+        replaces=view.replaces,
     )
 
 
@@ -227,6 +228,7 @@ def in_short(view: RotationView | None) -> StatusRotation | None:
         fault=view.fault,
         scanned=0 if view.progress is None else view.progress.scanned,
         expected=0 if view.progress is None else view.progress.expected,
+        replaces=view.replaces,
     )
 
 

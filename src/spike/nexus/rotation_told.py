@@ -52,6 +52,7 @@ def view_of(
         progress=progress,
         verified=verified,
         to_verify=to_verify,
+        replaces="" if rotation.undone is None else rotation.undone.id,
     )
 
 

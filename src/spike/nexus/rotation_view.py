@@ -98,7 +98,8 @@ class RotationView:
     `phase` is that of the keyring, or finalized, dropped, failed once it has ended. Moments are RFC 3339, empty where
     there is none yet. `fault` says why it does not go on, or is empty; `ways` are sentences: by which ways the root key
     would come back now; `impact`: what was written under the new keys since the flip. `verified` and `to_verify` count
-    records of its verification.
+    records of its verification. `replaces` is the id of the rotation that a rollback takes back, or whose place an
+    emergency takes: from the flip on that one is over.
     """
 
     id: str
@@ -124,3 +125,4 @@ class RotationView:
     progress: Progress | None = None
     verified: int = 0
     to_verify: int = 0
+    replaces: str = ""

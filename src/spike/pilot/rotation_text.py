@@ -10,7 +10,9 @@ from spike.wire.own import StatusRotation
 from spike.wire.rotation import KeyRotateAnswer, Rotation, RotationCheck, RotationRecord
 
 BEFORE_FLIP: Final = frozenset({"prepared", "distributed", "backed-up"})
-LOST: Final = frozenset({"dropped", "failed"})
+OVER: Final = frozenset({"superseded", "rolled-back"})
+"""Another one took its place. Told by the history alone: Nexus tells of that other one."""
+LOST: Final = OVER | {"dropped", "failed"}
 WATCH: Final = "spike key watch"
 
 _DOES: Final = {
@@ -23,6 +25,8 @@ _DOES: Final = {
     "finalized": "what was replaced is destroyed",
     "dropped": "it never came into force; the keys of before serve on",
     "failed": "it did not come to its end",
+    "superseded": "an emergency took its place",
+    "rolled-back": "the keys of before serve again",
 }
 
 
@@ -41,8 +45,9 @@ def in_short(told: StatusRotation | None) -> Iterator[str]:
     is_walking = told.phase == "re-encrypting" and told.expected
     count = f", {told.scanned} of {told.expected} records" if is_walking else ""
     fault = f", IT DOES NOT GO ON: {told.fault}" if told.fault else ""
+    place = f", in the place of rotation {told.replaces}" if told.replaces else ""
     yield (
-        f"  {told.kind.capitalize()} {told.id}: {told.phase}{paused}{count}{fault} "
+        f"  {told.kind.capitalize()} {told.id}: {told.phase}{paused}{count}{place}{fault} "
         f"(since {told.started_at} by {told.started_by}; spike key status)"
     )
 
@@ -103,6 +108,10 @@ def state(told: Rotation) -> Iterator[str]:
         yield f"  Attempt: {told.attempt}; those before were interrupted before they came into force"
     if told.leaked:
         yield f"  Leaked: {', '.join(told.leaked)}"
+    if told.replaces:
+        how = "superseded" if told.leaked else "rolled back"
+        now = f"was {how} and is over" if told.flipped_at else "is not over before this one's flip"
+        yield f"  In the place of: rotation {told.replaces}, which {now}"
     yield f"  Now: {_DOES.get(told.phase, told.phase)}"
     if told.fault:
         yield f"  {'Why' if told.phase in LOST else 'IT DOES NOT GO ON'}: {told.fault}"
@@ -129,6 +138,8 @@ def keys(told: Rotation) -> str:
 
 def next_step(told: Rotation) -> str:
     """Return what an administrator does, or can do, now."""
+    if told.phase in OVER:
+        return f"see what took its place: spike key status; its report: spike key report {told.id}"
     if told.phase in LOST:
         return "see spike key history; when what is told above is mended: spike key rotate"
     if told.phase == "finalized":
@@ -154,7 +165,9 @@ def next_step(told: Rotation) -> str:
 
 def outcome(told: Rotation) -> Iterator[str]:
     """Give how a rotation that was followed is, at its end or where it was waited for."""
-    if told.phase in LOST:
+    if told.phase in OVER:
+        yield f"{title(told)} was {told.fault or told.phase}."
+    elif told.phase in LOST:
         yield f"{title(told)} was {told.phase}: {told.fault or _DOES[told.phase]}."
     elif told.fault:
         yield f"{title(told)} does not go on: {told.fault}."

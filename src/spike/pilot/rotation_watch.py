@@ -21,7 +21,13 @@ WAITS: Final = ("verified", "finalized")
 _STEPS: Final = 10
 """Where there is no terminal, a line for each so many parts of the records."""
 _HISTORY: Final = 1_000
-_ENDS: Final = ("rotation-finalized", "rotation-dropped")
+_BEGIN: Final = "rotation-started"
+_ENDS: Final = (
+    "rotation-finalized",
+    "rotation-dropped",
+    "rotation-superseded",
+    "rotation-rolled-back",
+)
 
 
 def follow(
@@ -111,7 +117,11 @@ class _Screen:
 def _told_by_history(nexus: NexusClient, rotation_id: str, seen: Rotation | None) -> Rotation:
     """Return how a rotation ended that Nexus tells no more of: as it was last `seen`, with its end."""
     for event in reversed(nexus.get_key_history(_HISTORY).events):
-        if seen is not None and event.detail.get("id") == rotation_id and event.kind in _ENDS:
+        if seen is None or event.detail.get("id") != rotation_id:
+            continue
+        if event.kind == _BEGIN:
+            break  # what ended before is an earlier try of it
+        if event.kind in _ENDS:
             ending = event.kind.removeprefix("rotation-")
             return msgspec.structs.replace(
                 seen, phase=ending, fault=event.detail.get("why", ""), paused=False

@@ -194,6 +194,7 @@ class StatusRotation(Message, frozen=True, omit_defaults=True):
     fault: str = ""
     scanned: GoInt = 0
     expected: GoInt = 0
+    replaces: str = ""
 
 
 class KeeperRefreshAnswer(Message, frozen=True):

@@ -110,7 +110,8 @@ class Rotation(Message, frozen=True, omit_defaults=True):
     `phase`: prepared, distributed, backed-up, re-encrypting, verified, finalizing; or finalized, dropped, failed once
     it has ended. `attempt` grows when it was interrupted before it came into force. `fault` says why it does not go on;
     `ways` by which ways the root key would come back now; `impact` what a rollback would meet: what was written under
-    the new keys.
+    the new keys. `replaces` is the id of the rotation that a rollback takes back, or whose place an emergency takes:
+    from the flip on that one is over.
     """
 
     id: str
@@ -135,6 +136,7 @@ class Rotation(Message, frozen=True, omit_defaults=True):
     impact: list[str] = msgspec.field(default_factory=list)
     progress: RotationProgress | None = None
     verification: RotationVerification | None = None
+    replaces: str = ""
 
 
 class KeyRotationAnswer(Message, frozen=True):
