@@ -83,13 +83,13 @@ async def test_writes_wait_until_a_change_of_keys_has_its_anchor(tmp_path: Path)
 
         def note() -> None:
             if made.vault.opened.document.epoch > begun:
-                anchored.append(made.vault.is_anchored)
+                anchored.append(made.vault.guard.is_anchored)
 
         made.effects.at_place = note
         await refresh(made.desk, "test", least=3)
         assert anchored
         assert not any(anchored)
-        assert made.vault.is_anchored
+        assert made.vault.guard.is_anchored
 
 
 async def test_without_a_place_writes_wait_for_the_keepers() -> None:

@@ -158,7 +158,7 @@ async def test_nothing_is_named_or_taken_away_before_what_it_depends_on_is_there
                 assert active is not None
                 assert backup.decode_untrusted(active).keyring.hint.active_root.number == 2
             elif point is Point.BATCH:
-                assert nexus.vault.is_anchored
+                assert nexus.vault.guard.is_anchored
                 in_force = set_in_force(document)
                 assert in_force is not None
                 held_sets = {each.committed_set for each in around.keepers.values()}

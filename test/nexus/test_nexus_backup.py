@@ -152,8 +152,10 @@ async def test_a_place_that_fails_is_named_with_the_password_that_its_old_copy_w
             )
 
         monkeypatch.setattr(Place, "write_backup", full)
-        nexus.vault.has_keepers = True  # somebody else keeps the anchor: the change is not held up
-        nexus.vault.note_keepers(nexus.vault.turn, hold_anchor=True)
+        nexus.vault.guard.has_keepers = (
+            True  # somebody else keeps the anchor: the change is not held up
+        )
+        nexus.vault.guard.note_keepers(nexus.vault.guard.turn, hold_anchor=True)
         status, told = await ask(nexus, "change", "alice", OTHER)
         assert status == 200, told
         bad = told["copies"][1]

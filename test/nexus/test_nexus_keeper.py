@@ -290,7 +290,7 @@ async def test_an_old_copy_of_the_store_is_noticed_by_the_keepers_anchors(around
             "permissions": ["read"],
         }
         acknowledged = asyncio.create_task(nexus.call(SUPERUSER, "/v1/acl/policy", asked))
-        await eventually(lambda: not nexus.vault.is_anchored)
+        await eventually(lambda: not nexus.vault.guard.is_anchored)
         assert not acknowledged.done()
         await nexus.keepers.look()
         assert (await acknowledged)[0] == 200

@@ -230,11 +230,11 @@ async def test_keepers_that_have_not_committed_open_no_writes_and_a_place_stops_
         kept = [each.safe.holding.anchor for each in around.keepers.values()]
         assert [each.raw for each in kept if each] == [nexus.vault.opened.anchor_raw()] * 3
         assert Stop.NO_ANCHOR in nexus.vault.stops, "each keeps the anchor, and gives the old share"
-        assert not nexus.vault.is_anchored
+        assert not nexus.vault.guard.is_anchored
         for state in nexus.vault.places:
             state.place.prepare()
         await nexus.vault.renew_places()
-        assert nexus.vault.is_anchored
+        assert nexus.vault.guard.is_anchored
         await put(nexus, "since")
     copies.keep("new")
     copies.put_back("old")

@@ -87,9 +87,9 @@ async def test_a_right_that_was_taken_away_ends_though_an_answer_was_lost(
                 assert await delete(nexus) == UNAVAILABLE
                 assert await delete(nexus) == UNAVAILABLE
                 forgetful.loses = forgetful.mute = False
-                turn = nexus.vault.turn
+                turn = nexus.vault.guard.turn
                 assert await delete(nexus) == 404, "it is gone"
-                assert nexus.vault.turn > turn, "an old copy could pass for the present store"
+                assert nexus.vault.guard.turn > turn, "an old copy could pass for the present store"
             case _:
                 forgetful.late = True
                 assert await delete(nexus) == UNAVAILABLE

@@ -77,5 +77,5 @@ class CipherOldestCalls:
             opened = await vault.change(step)
         # Whoever decrypts does so between two turns of the loop: nothing holds one of these keys now.
         before[0].wipe_except(opened.ring)
-        await vault.anchored()
+        await vault.guard.anchored()
         return opened

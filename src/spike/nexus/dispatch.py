@@ -229,6 +229,6 @@ class Dispatcher:
                 if self._vault.opened.ring is opened.ring:
                     raise
             else:
-                await self._vault.anchored()
+                await self._vault.guard.anchored()
                 return answer
         raise NotReadyError("the keys change faster than this can be written")

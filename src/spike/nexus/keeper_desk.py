@@ -78,7 +78,7 @@ class KeeperDesk:
         self._remarks: tuple[str, ...] = ()
         self.lock = asyncio.Lock()
         """Held while Keepers are looked at or given anything: a look must not clear away what is just being staged."""
-        vault.has_keepers = bool(self.roster.environment)
+        vault.guard.has_keepers = bool(self.roster.environment)
 
     @property
     def links(self) -> tuple[KeeperLink, ...]:
@@ -191,7 +191,7 @@ class KeeperDesk:
         async with self.lock:
             if not self.vault.is_open:
                 return
-            opened, turn = self.vault.opened, self.vault.turn
+            opened, turn = self.vault.opened, self.vault.guard.turn
             in_force = set_in_force(opened.document)
             if in_force is None:
                 return
@@ -255,7 +255,7 @@ class KeeperDesk:
             return False
         visit.holding += 1
         if visit.holding == visit.enough:
-            self.vault.note_keepers(visit.turn, hold_anchor=True)
+            self.vault.guard.note_keepers(visit.turn, hold_anchor=True)
         return True
 
     async def _act(
@@ -285,7 +285,7 @@ class KeeperDesk:
         """Draw from all views what none of them says alone."""
         opened, in_force = visit.opened, visit.in_force
         holding = [view for view in views if view.anchor == visit.anchor_raw]
-        self.vault.note_keepers(visit.turn, hold_anchor=visit.holding >= visit.enough)
+        self.vault.guard.note_keepers(visit.turn, hold_anchor=visit.holding >= visit.enough)
         told = [(view, _objection(view, opened, visit.anchor_raw)) for view in views]
         beyond = [view for view, objection in told if objection is not None]
         proven = any(objection.proven for _, objection in told if objection is not None)

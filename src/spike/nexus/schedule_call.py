@@ -78,7 +78,7 @@ class ScheduleCalls:
                         with_schedule(ring.document, following, at, str(grant.peer))
                     )
                 )
-        await self._vault.anchored()
+        await self._vault.guard.anchored()
         return await self.get(grant, self._vault.opened, Empty())
 
     async def _next(self, opened: Opened, seen: Look) -> ScheduleNext | None:

@@ -23,7 +23,7 @@ from spike.error import (
 from spike.lifecycle import backup, history, keyring
 from spike.lifecycle.keyring import KeyPurpose
 from spike.lifecycle.ring import KeyRing, confirms_root
-from spike.nexus.anchor_gate import AnchorGate
+from spike.nexus.anchor_guard import AnchorGuard
 from spike.nexus.history_book import appended
 from spike.nexus.in_use import InUse
 from spike.nexus.key_life import KeyLife, SealCount
@@ -34,6 +34,7 @@ from spike.nexus.policy_book import PolicyBook
 from spike.nexus.sealed import SealedStore
 from spike.nexus.secret_book import Clock, SecretBook
 from spike.nexus.unbroken import unbroken
+from spike.nexus.write_stop import WriteStops
 from spike.storage.protocol import (
     KEYRING,
     Change,
@@ -49,8 +50,6 @@ from spike.wire.go_time import UnixNs, go_time
 
 KEYRING_ID: Final = RecordId(KEYRING, "current")
 _NS_PER_S: Final = 1_000_000_000
-# How long an acknowledgement waits for somebody to hold an anchor: longer than one look at the Keepers takes.
-_ANCHOR_WAIT_S: Final = 10.0
 _log = logging.getLogger("spike.nexus.vault")
 
 
@@ -70,20 +69,19 @@ class Vault:
         self._places = PlaceDesk(places)
         # Held while one keyring takes another's place.
         self._swap_lock = asyncio.Lock()
-        self.has_keepers = False
-        """Whether Keepers keep anchors; set once by who looks after them."""
         self.served = 0
         """Requests answered since the start: long work beside them looks here whether there are any."""
         self.on_open: list[Callable[[], None]] = []
         """Done as soon as the root key is back, whoever brought it: what waited to bring it back is wiped."""
-        self._gate = AnchorGate()
         self.in_use = InUse()
         """Counts the requests that work with what is open."""
         self.life, self.seal_count = KeyLife(clock), SealCount()
         # A keyring of which nobody knows whether it was written.
         self._uncertain: KeyRing | None = None
         self._opened: Opened | None = None
-        self._stops: set[Stop] = set()
+        self._stops = WriteStops()
+        self.guard = AnchorGuard(self._places, self._stops)
+        """Knows whether the anchor of the last change is held outside of the store."""
 
     @property
     def is_open(self) -> bool:
@@ -114,7 +112,7 @@ class Vault:
     @property
     def stops(self) -> frozenset[Stop]:
         """Why nothing is written; empty when writes are served."""
-        return frozenset(self._stops)
+        return self._stops.reasons
 
     def require_writable(self, purpose: KeyPurpose = KeyPurpose.RECORD) -> Opened:
         """Return what is open if its key of a purpose may seal what a caller gives.
@@ -122,16 +120,14 @@ class Vault:
         Raises:
             NotReadyError: there is no root key, writes have been stopped, or the key has been in use for too long.
         """
-        if self._stops:
-            raise NotReadyError(f"writes are stopped: {', '.join(sorted(self._stops))}")
+        if self.stops:
+            raise NotReadyError(f"writes are stopped: {', '.join(sorted(self.stops))}")
         self.life.require_sealing(self.opened.document, purpose)
         return self.opened
 
     def stop_writes(self, reason: Stop) -> None:
         """Refuse every write from now on; reads go on."""
-        if reason not in self._stops:
-            _log.critical("writes are stopped: %s", reason)
-            self._stops.add(reason)
+        self._stops.add(reason)
 
     async def phase(self) -> Phase:
         """Return the vault's phase."""
@@ -186,7 +182,7 @@ class Vault:
         self._opened = await self._drained(opened)
         for act in self.on_open:
             act()
-        self._gate.change()
+        self.guard.change()
         self.changed.set()
         await self.renew_places()
         return self.opened
@@ -257,7 +253,7 @@ class Vault:
             if ring.document != opened.document or ring.mismatches():
                 raise RefusedError("these are not the keys of the keyring in force")
             self._swap(ring, opened.keyring_revision, opened.keyring_raw)
-            self._stops.discard(Stop.WRONG_KEY)
+            self._stops.lift(Stop.WRONG_KEY)
             _log.warning("the keys in memory were fetched anew; writes are served again")
 
     async def settled(self) -> None:
@@ -278,7 +274,7 @@ class Vault:
             if committed is not None:
                 self._swap(self._uncertain, committed.revision, committed.blob)
             self._uncertain = None
-            self._stops.discard(Stop.UNSURE)
+            self._stops.lift(Stop.UNSURE)
         await self.renew_places()
 
     async def _committed(self, ring: KeyRing) -> Record | None:
@@ -298,7 +294,7 @@ class Vault:
     def _swap(self, ring: KeyRing, revision: Revision, raw: bytes) -> None:
         opened = self.opened
         if ring.document.epoch != opened.document.epoch:
-            self._gate.change()
+            self.guard.change()
         self.changed.set()
         if ring.document.epoch == opened.document.epoch and ring.has_keys_of(opened.ring):
             self._opened = replace(opened, ring=ring, keyring_revision=revision, keyring_raw=raw)
@@ -336,7 +332,7 @@ class Vault:
     async def renew_places(self) -> None:
         """Give every backup place the present key backup and anchor; nothing while there is no root key."""
         async with self._places.lock:
-            opened, turn = self._opened, self._gate.turn
+            opened, turn = self._opened, self.guard.turn
             if opened is None:
                 return
             # A backup made with a root key that is not the right one must not replace a good one.
@@ -348,73 +344,19 @@ class Vault:
                 opened.keyring_raw, anchor_raw, self.moment(), opened.document, opened.ring.root
             )
             await self._places.renew(opened.document.store_id, backup_raw, anchor_raw)
-            self._judge_places(turn)
+            self.guard.note_places(turn)
 
     async def renew_anchor(self) -> None:
         """Take note that rights have changed, and give every place that holds the present backup the present anchor."""
-        self._gate.change()
+        self.guard.change()
         self.changed.set()
         async with self._places.lock:
-            opened, turn = self.opened, self._gate.turn
+            opened, turn = self.opened, self.guard.turn
             if not confirms_root(opened.document, opened.ring.root):
                 self.stop_writes(Stop.WRONG_KEY)
                 return
             await self._places.renew_anchor(opened.document.store_id, opened.anchor_raw())
-            self._judge_places(turn)
-
-    @property
-    def turn(self) -> int:
-        """The number of the last change of keys or rights. Read it together with what an anchor is made of."""
-        return self._gate.turn
-
-    @property
-    def is_anchored(self) -> bool:
-        """Whether the anchor of the last change of keys and rights is held outside of the store."""
-        return self._gate.is_open
-
-    async def anchored(self) -> None:
-        """Return once the anchor of every change of keys and rights until now is held outside of the store.
-
-        Until then an old copy of the store could not be told from the present one: nothing may be acknowledged.
-
-        Raises:
-            NotReadyError: neither a backup place nor enough Keepers take it; what was to be acknowledged may be done.
-        """
-        if self._gate.is_open or not self._is_guarded:
-            return
-        # Without Keepers nothing but the places could take it, and these have been tried.
-        patience_s = 0 if Stop.NO_ANCHOR in self._stops and not self.has_keepers else _ANCHOR_WAIT_S
-        try:
-            await self._gate.wait(patience_s)
-        except TimeoutError:
-            raise NotReadyError(f"it may be done, but {Stop.NO_ANCHOR}") from None
-
-    def note_keepers(self, turn: int, *, hold_anchor: bool) -> None:
-        """Take note whether enough Keepers hold the anchor of a turn: all but threshold - 1 of them."""
-        if hold_anchor:
-            self._note_anchored(turn)
-        elif not self._places.one_holds:
-            self._miss_anchor()
-
-    @property
-    def _is_guarded(self) -> bool:
-        """Whether anything outside of the store keeps anchors. A store that keeps nothing needs none."""
-        return bool(self._places.states) or self.has_keepers
-
-    def _judge_places(self, turn: int) -> None:
-        if self._places.one_holds:
-            self._note_anchored(turn)
-        else:
-            self._miss_anchor()
-
-    def _note_anchored(self, turn: int) -> None:
-        self._gate.hold(turn)
-        if self._gate.is_open:
-            self._stops.discard(Stop.NO_ANCHOR)
-
-    def _miss_anchor(self) -> None:
-        if self._is_guarded:
-            self.stop_writes(Stop.NO_ANCHOR)
+            self.guard.note_places(turn)
 
     async def close(self) -> None:
         """Wipe every key. The store is closed or replaced by the caller, and nothing of these keys goes to it any more.
