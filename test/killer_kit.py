@@ -19,10 +19,11 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from around_kit import Around
 from nexus_kit import RunningNexus, running
+from proxy_store import Proxy
 from spike.error import StoreUnavailableError
 from spike.nexus.keeper_setting import NO_KEEPERS, KeeperSetting
 from spike.nexus.performer import Performer, Point
@@ -113,31 +114,28 @@ class Killer:
         return done
 
 
-class KilledStore:
+class KilledStore(Proxy):
     """A store that a killed Nexus can no longer write to, and whose last answer it may not see."""
 
     def __init__(self, store: Store, killer: Killer) -> None:
-        self._store = store
+        super().__init__(store)
         self.killer = killer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
 
     async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
         return await self.killer.mortal(
-            "a write to the store", lambda: self._store.apply(changes, fence=fence)
+            "a write to the store", lambda: self.real.apply(changes, fence=fence)
         )
 
     async def purge(self, budget_bytes: int) -> int:
         return await self.killer.mortal(
-            "a purge of the store", lambda: self._store.purge(budget_bytes)
+            "a purge of the store", lambda: self.real.purge(budget_bytes)
         )
 
 
 def is_dead(nexus: RunningNexus) -> bool:
     """Tell whether this Nexus, which `nexus_on` runs, was killed."""
-    store: Any = nexus.store
-    return bool(store.killer.nexus_is_dead)
+    assert isinstance(nexus.store, KilledStore)
+    return nexus.store.killer.nexus_is_dead
 
 
 class MortalStore(MemoryStore):
@@ -204,10 +202,9 @@ async def nexus_on(
 ) -> AsyncIterator[RunningNexus]:
     """Run a Nexus on the store in `data` and the backups in `place`; with a `password` it is born there."""
     store = await open_store("sqlite", directory / "data")
-    wrapped: Any = KilledStore(store, killer)
     try:
         async with running(
-            store=wrapped,
+            store=KilledStore(store, killer),
             places=(KilledPlace(directory / "place", killer),),
             ca=None if killer.around is None else killer.around.ca,
             born=password is not None,

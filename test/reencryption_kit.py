@@ -1,15 +1,15 @@
-"""What tests of the re-encryption share: a store of every kind, stores that fail or delay, a pace of fixed bites."""
+"""What tests of the re-encryption share: a store of every kind, one that delays, a pace of fixed bites."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import lifecycle_kit
 from nexus_kit import RunningNexus
-from spike.error import StoreUnavailableError
+from proxy_store import Proxy
 from spike.lifecycle import usage
 from spike.lifecycle.progress import Progress, begun, encode, finished
 from spike.nexus.record_check import SEALED_KINDS, header_generation
@@ -24,14 +24,12 @@ from spike.storage.protocol import (
     SECRET,
     SECRET_META,
     USAGE,
-    Change,
     Cursor,
     Kind,
     Page,
     Put,
     Record,
     RecordId,
-    Revision,
     Store,
 )
 from spike.wire.go_time import UnixNs
@@ -141,53 +139,6 @@ def added_up(progress: Progress, total: int) -> None:
     assert progress.ended
     assert progress.adds_up
     assert progress.scanned == total
-
-
-class Proxy:
-    """A store seen through a test."""
-
-    def __init__(self, store: Store) -> None:
-        self.real = store
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.real, name)
-
-
-class Faulty(Proxy):
-    """A store that does not answer one of its calls, whether it has done what was asked or not."""
-
-    def __init__(self, store: Store) -> None:
-        super().__init__(store)
-        self.calls = 0
-        self.fail_at = -1
-        self.is_done = False
-
-    def arm(self, fail_at: int, *, is_done: bool) -> None:
-        """Fail at call number `fail_at` from now on; with `is_done` only the answer is lost."""
-        self.calls, self.fail_at, self.is_done = 0, fail_at, is_done
-
-    async def _through(self, call: Callable[[], Awaitable[object]]) -> object:
-        self.calls += 1
-        fails = self.calls == self.fail_at
-        found = await call() if self.is_done or not fails else None
-        if fails:
-            raise StoreUnavailableError("the disk is full")
-        return found
-
-    async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
-        done = await self._through(lambda: self.real.apply(changes, fence=fence))
-        assert isinstance(done, tuple)
-        return done
-
-    async def scan(self, kind: Kind, prefix: str, after: Cursor | None, limit: int) -> Page[Record]:
-        page = await self._through(lambda: self.real.scan(kind, prefix, after, limit))
-        assert isinstance(page, Page)
-        return page
-
-    async def get(self, id: RecordId) -> Record | None:  # noqa: A002 - the field's own name
-        found = await self._through(lambda: self.real.get(id))
-        assert found is None or isinstance(found, Record)
-        return found
 
 
 class Between(Proxy):

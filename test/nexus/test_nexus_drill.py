@@ -13,6 +13,7 @@ import pytest
 from around_kit import put
 from lost_kit import POLICIES, WEB
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
+from proxy_store import Proxy
 from spike.lifecycle.proof import DrillKind, Outcome
 from spike.nexus import drill as drills
 from spike.storage.protocol import HISTORY, KEYRING, Kind, Put, Record, RecordId
@@ -166,22 +167,19 @@ async def test_an_older_backup_in_the_place_of_the_newest_fails_it(tmp_path: Pat
         assert "the key backup is of epoch 1, revision" in told["problems"][0]
 
 
-class ChangingStore:
+class ChangingStore(Proxy):
     """A store whose keyring is replaced while a drill is at it, so many times."""
 
     def __init__(self, store: Any, times: int) -> None:
-        self._store = store
+        super().__init__(store)
         self.times = times
         self.change: Callable[[], Any] | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
 
     async def census(self) -> Any:
         if self.times and self.change is not None:
             self.times -= 1
             await self.change()
-        return await self._store.census()
+        return await self.real.census()
 
 
 @pytest.mark.parametrize(("times", "outcome"), [(2, "succeeded"), (9, "interrupted")])
@@ -190,9 +188,8 @@ async def test_it_starts_again_when_the_keyring_changes(
 ) -> None:
     store = await open_store("sqlite", tmp_path / "data")
     changing = ChangingStore(store, times)
-    wrapped: Any = changing
     try:
-        async with running(store=wrapped, place=tmp_path / "place") as nexus:
+        async with running(store=changing, place=tmp_path / "place") as nexus:
 
             async def change() -> None:
                 await nexus.drills.record("x", Outcome.SUCCEEDED, "", SUPERUSER)

@@ -13,6 +13,7 @@ import pytest
 from around_kit import PASSWORD, Around, Told, eventually, put, states, surroundings, value
 from lost_kit import POLICIES, WEB
 from nexus_kit import RECOVER, RESTORE, SUPERUSER, running
+from proxy_store import Proxy
 from spike.error import SpikeError, StoreUnavailableError
 from spike.lifecycle import anchor as anchors
 from spike.lifecycle import keyring
@@ -99,18 +100,15 @@ async def test_no_keyring_and_no_anchor_is_made_with_a_root_key_that_is_wrong(
         assert await value(nexus, "a") == "a"
 
 
-class ForgetfulStore:
+class ForgetfulStore(Proxy):
     """A store that loses its answer to the keyring that ends a refresh, and to the look for it that follows."""
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
         self.lost = 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
     async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
-        revisions: tuple[Revision, ...] = await self._store.apply(changes, fence=fence)
+        revisions: tuple[Revision, ...] = await self.real.apply(changes, fence=fence)
         if self.lost == 0 and any(_ends_refresh(change) for change in changes):
             self.lost = 1
             raise StoreUnavailableError("the answer is lost")
@@ -120,7 +118,7 @@ class ForgetfulStore:
         if self.lost == 1:
             self.lost = 2
             raise StoreUnavailableError("it does not answer")
-        return await self._store.get(id)
+        return await self.real.get(id)
 
 
 def _ends_refresh(change: Change) -> bool:
@@ -134,10 +132,9 @@ async def test_one_lost_answer_is_no_other_nexus(around: Around) -> None:
         pass
     store = await open_store("sqlite", around.directory / "data")
     forgetful = ForgetfulStore(store)
-    wrapped: Any = forgetful
     try:
         async with running(
-            store=wrapped,
+            store=forgetful,
             place=around.directory / "place",
             ca=around.ca,
             born=False,

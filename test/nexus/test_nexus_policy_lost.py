@@ -10,6 +10,7 @@ import pytest
 
 from lost_kit import POLICIES, SECRETS, WEB, put
 from nexus_kit import SUPERUSER, WORKLOAD, RunningNexus, running
+from proxy_store import Proxy
 from spike.error import StoreUnavailableError
 from spike.nexus.policy_book import ACCESS_LIST_ID
 from spike.storage.protocol import Change, Put, Revision
@@ -18,7 +19,7 @@ from spike.storage.registry import open_store
 UNAVAILABLE = 503
 
 
-class ForgetfulStore:
+class ForgetfulStore(Proxy):
     """A store that loses the answer to writes of the access list.
 
     `loses`: the write is done and the answer lost; `late`: it is done only at the next write; `mute`: it answers no
@@ -26,25 +27,22 @@ class ForgetfulStore:
     """
 
     def __init__(self, store: Any) -> None:
-        self._store = store
+        super().__init__(store)
         self.loses = self.late = self.mute = False
         self._waiting: tuple[Sequence[Change], int | None] | None = None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
     async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
         if not any(isinstance(each, Put) and each.id == ACCESS_LIST_ID for each in changes):
-            revisions: tuple[Revision, ...] = await self._store.apply(changes, fence=fence)
+            revisions: tuple[Revision, ...] = await self.real.apply(changes, fence=fence)
             return revisions
         if self._waiting is not None:
             before, before_fence = self._waiting
             self._waiting = None
-            await self._store.apply(before, fence=before_fence)
+            await self.real.apply(before, fence=before_fence)
         if self.late:
             self._waiting = (changes, fence)
             raise StoreUnavailableError("the answer is lost")
-        revisions = await self._store.apply(changes, fence=fence)
+        revisions = await self.real.apply(changes, fence=fence)
         if self.loses:
             raise StoreUnavailableError("the answer is lost")
         return revisions
@@ -52,7 +50,7 @@ class ForgetfulStore:
     async def get(self, id: Any) -> Any:  # noqa: A002 - the field's own name
         if self.mute and id == ACCESS_LIST_ID:
             raise StoreUnavailableError("it does not answer")
-        return await self._store.get(id)
+        return await self.real.get(id)
 
 
 async def may_read(nexus: RunningNexus) -> bool:
@@ -71,8 +69,7 @@ async def test_a_right_that_was_taken_away_ends_though_an_answer_was_lost(
 ) -> None:
     store = await open_store("memory", tmp_path)
     forgetful = ForgetfulStore(store)
-    wrapped: Any = forgetful
-    async with running(store=wrapped) as nexus:
+    async with running(store=forgetful) as nexus:
         await put(nexus, "a", "1")
         assert (await nexus.call(SUPERUSER, POLICIES, WEB))[0] == 200
         assert await may_read(nexus)
@@ -106,8 +103,7 @@ async def test_a_right_that_was_taken_away_ends_though_an_answer_was_lost(
 async def test_a_change_that_was_not_written_changes_nothing(tmp_path: Path) -> None:
     store = await open_store("memory", tmp_path)
     forgetful = ForgetfulStore(store)
-    wrapped: Any = forgetful
-    async with running(store=wrapped) as nexus:
+    async with running(store=forgetful) as nexus:
         await put(nexus, "a", "1")
         assert (await nexus.call(SUPERUSER, POLICIES, WEB))[0] == 200
         forgetful.late = True

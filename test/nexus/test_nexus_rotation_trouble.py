@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 
@@ -15,15 +15,15 @@ import rotating_kit
 from around_kit import PASSWORD, Told, eventually, states, surroundings
 from clock_kit import clocked
 from nexus_kit import SUPERUSER, RunningNexus, running
+from proxy_store import Faulty
 from rotating_kit import PATIENCE_S, asked, decrypt, encrypt, generations, get, put, until
 from size import record, seed, size
-from spike.error import SettingError, SpikeError, StoreUnavailableError
+from spike.error import SettingError, SpikeError
 from spike.lifecycle import backup
 from spike.lifecycle.keyring import KeyPurpose, Phase
 from spike.lifecycle.state import State
 from spike.lifecycle.supply import KeeperState
 from spike.nexus.performer import Performer, Point
-from spike.storage.protocol import Change, Revision, Store
 from spike.storage.registry import open_store
 
 T = TypeVar("T")
@@ -52,45 +52,19 @@ async def over(nexus: RunningNexus) -> str:
     return view.phase
 
 
-class Failing:
-    """A store one of whose writes fails: it is not done, or it is done and its answer is lost."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self.writes, self.fails_at, self.is_done = 0, 0, False
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def apply(self, changes: Sequence[Change], *, fence: int | None) -> tuple[Revision, ...]:
-        return await self._write(lambda: self._store.apply(changes, fence=fence))
-
-    async def purge(self, budget_bytes: int) -> int:
-        return await self._write(lambda: self._store.purge(budget_bytes))
-
-    async def _write(self, act: Callable[[], Awaitable[T]]) -> T:
-        self.writes += 1
-        if self.writes != self.fails_at:
-            return await act()
-        if self.is_done:
-            await act()
-        raise StoreUnavailableError("the disk is full")
-
-
 async def with_a_failing_write(directory: Path, fails_at: int, *, is_done: bool) -> int:
     """Rotate while one write fails; rotate again if that ended the first; return how many writes there were."""
     store = await open_store("sqlite", directory / "data")
-    failing = Failing(store)
-    through: Any = failing
+    failing = Faulty(store, "apply", "purge")
     try:
         async with running(
-            store=through, place=directory / "place", performer=Performer()
+            store=failing, place=directory / "place", performer=Performer()
         ) as nexus:
             for number in range(10):
                 await put(nexus, f"a/{number}", f"{number}")
             blob = await encrypt(nexus, b"for others")
             await eventually(lambda: not nexus.rotations.is_busy)
-            failing.writes, failing.fails_at, failing.is_done = 0, fails_at, is_done
+            failing.arm(fails_at, is_done=is_done)
             with contextlib.suppress(SpikeError):
                 await nexus.rotations.start(asked(window_s=0), SUPERUSER)
             await eventually(lambda: not nexus.vault.stops)
@@ -98,7 +72,8 @@ async def with_a_failing_write(directory: Path, fails_at: int, *, is_done: bool)
             if running_now or nexus.rotations.view() is not None:
                 await over(nexus)
             await eventually(lambda: not nexus.rotations.is_busy)
-            writes, failing.fails_at = failing.writes, 0
+            writes = failing.calls
+            failing.arm(0, is_done=False)
             if nexus.vault.opened.document.active_root.number == 1:
                 await nexus.rotations.start(asked(window_s=0), SUPERUSER)
                 await until(nexus, "finalized")

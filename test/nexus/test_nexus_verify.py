@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -37,16 +36,11 @@ VERSIONS = 3
 EVENTS = 4
 
 
-@pytest_asyncio.fixture(params=["memory", "sqlite"])
-async def nexus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningNexus]:
+@pytest_asyncio.fixture
+async def nexus(nexus: RunningNexus) -> RunningNexus:
     """A Nexus with secrets of several versions, one of them deleted, three policies and some history."""
-    directory = None
-    if request.param == "sqlite":
-        directory = tmp_path / "store"
-        directory.mkdir(mode=0o700)
-    async with running(directory) as started:
-        await furnish(started)
-        yield started
+    await furnish(nexus)
+    return nexus
 
 
 async def furnish(nexus: RunningNexus) -> None:

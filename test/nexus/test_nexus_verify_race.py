@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from collections.abc import AsyncIterator
 from pathlib import Path
-
-import pytest
 
 import lifecycle_kit
 from nexus_kit import RunningNexus, running
+from proxy_store import Proxy
 from size import record, seed, size
 from spike.nexus.verification import Outcome, Run
 from spike.storage.protocol import (
@@ -25,16 +23,6 @@ from spike.storage.protocol import (
     Store,
 )
 from verify_kit import PATHS, Hurry, fill
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def nexus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningNexus]:
-    directory = None
-    if request.param == "sqlite":
-        directory = tmp_path / "store"
-        directory.mkdir(mode=0o700)
-    async with running(directory) as started:
-        yield started
 
 
 async def test_writers_make_no_good_record_look_bad(nexus: RunningNexus) -> None:
@@ -55,18 +43,15 @@ async def test_writers_make_no_good_record_look_bad(nexus: RunningNexus) -> None
     record("verification beside writers, records looked at", scanned, told, seed=chosen)
 
 
-class SlowPages:
+class SlowPages(Proxy):
     """A store whose pages are old when they arrive: between reading one and giving it others write."""
 
     def __init__(self, store: Store, between: Hurry) -> None:
-        self._store = store
+        super().__init__(store)
         self._between = between
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
     async def scan(self, kind: Kind, prefix: str, after: Cursor | None, limit: int) -> Page[Record]:
-        page = await self._store.scan(kind, prefix, after, limit)
+        page = await self.real.scan(kind, prefix, after, limit)
         for _ in range(3):
             await self._between._put()
             await self._between._delete()
@@ -84,7 +69,7 @@ async def test_pages_that_are_old_when_they_arrive_make_nothing_look_bad(
     for number in range(PATHS):
         await nexus.vault.opened.secrets.put(f"tenant/{number:03d}", {"k": "v"})
     real, vanished = nexus.vault.store, 0
-    nexus.vault.store = SlowPages(real, writers)  # type: ignore[assignment]
+    nexus.vault.store = SlowPages(real, writers)
     try:
         for _ in range(size(test=4, proof=100)):
             run, _ = nexus.verifier.start("a test")
@@ -125,7 +110,7 @@ class SlowAnswers(SlowPages):
         self._begun: set[asyncio.Task[None]] = set()
 
     async def get(self, id: RecordId) -> Record | None:  # noqa: A002 - the field's own name
-        found = await self._store.get(id)
+        found = await self.real.get(id)
         if not self._begun and self._between.random.random() < 0.5:
             # Not waited for: who asked may hold what a writer waits for.
             self._begun = {asyncio.create_task(each()) for each in self._between.work}
@@ -149,7 +134,7 @@ async def test_answers_that_are_old_when_they_arrive_make_nothing_look_bad(
         await nexus.vault.opened.secrets.put(f"tenant/{number:03d}", {"k": "v"})
     real = nexus.vault.store
     slow = SlowAnswers(real, writers)
-    nexus.vault.store = slow  # type: ignore[assignment]
+    nexus.vault.store = slow
     try:
         for _ in range(size(test=2, proof=60)):
             run, _ = nexus.verifier.start("a test")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
-import pytest
-
-from nexus_kit import RunningNexus, running
+from nexus_kit import RunningNexus
+from proxy_store import Proxy
 from spike.nexus.policy_book import ACCESS_LIST_ID
 from spike.nexus.vault import KEYRING_ID
 from spike.nexus.verification import Outcome
@@ -28,35 +25,22 @@ from spike.wire.go_time import UnixNs
 from verify_kit import Hurry
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def nexus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningNexus]:
-    directory = None
-    if request.param == "sqlite":
-        directory = tmp_path / "store"
-        directory.mkdir(mode=0o700)
-    async with running(directory) as started:
-        yield started
-
-
-class Interrupted:
+class Interrupted(Proxy):
     """A store at one place of which something else happens: `after_get` is told each record that was asked for."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        super().__init__(store)
         self.asked: list[RecordId] = []
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
     async def get(self, id: RecordId) -> Record | None:  # noqa: A002 - the field's own name
-        found = await self._store.get(id)
+        found = await self.real.get(id)
         self.asked.append(id)
         await self.after_get(id, self.asked.count(id))
         return found
 
     async def scan(self, kind: Kind, prefix: str, after: Cursor | None, limit: int) -> Page[Record]:
         await self.before_scan(kind)
-        return await self._store.scan(kind, prefix, after, limit)
+        return await self.real.scan(kind, prefix, after, limit)
 
     async def after_get(self, id: RecordId, count: int) -> None:  # noqa: A002 - as above
         """Do nothing."""
@@ -66,7 +50,7 @@ class Interrupted:
 
 
 async def is_good_on(nexus: RunningNexus, store: Interrupted) -> None:
-    real, nexus.vault.store = nexus.vault.store, store  # type: ignore[assignment]
+    real, nexus.vault.store = nexus.vault.store, store
     try:
         run, _ = nexus.verifier.start("a test")
         await nexus.verifier.ended()
@@ -85,7 +69,7 @@ async def test_a_version_pruned_between_its_metadata_and_its_own_turn_is_not_mis
         async def before_scan(self, kind: Kind) -> None:
             if kind == SECRET_META:
                 # The first page of versions was read: now metadata come to name one that stands before it.
-                (seen,) = (await self._store.scan(SECRET, "", None, 1)).items
+                (seen,) = (await self.real.scan(SECRET, "", None, 1)).items
                 while min(each.id for each in (await book.meta("a")).versions) >= seen.id.version:
                     await book.put("a", {"k": "v"})
 
@@ -143,7 +127,7 @@ async def test_a_keyring_that_is_just_taking_the_place_of_another_is_in_force(
                 self.written.set()
                 for _ in range(20):
                     await asyncio.sleep(0)
-            return await self._store.get(id)
+            return await self.real.get(id)
 
     before = vault.opened.document
     store = Replacing(nexus.store)

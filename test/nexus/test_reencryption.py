@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 import lifecycle_kit
 from nexus_kit import RunningNexus, running
+from proxy_store import Faulty, Proxy
 from reencryption_kit import (
     EARLIER,
     ROTATION,
     Between,
-    Faulty,
-    Proxy,
     added_up,
     checked,
     everything,
@@ -53,16 +51,6 @@ from spike.storage.protocol import (
     Record,
     RecordId,
 )
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def nexus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningNexus]:
-    directory = None
-    if request.param == "sqlite":
-        directory = tmp_path / "store"
-        directory.mkdir(mode=0o700)
-    async with running(directory) as started:
-        yield started
 
 
 @pytest.mark.parametrize("child_from", [0, 1 << 40], ids=["child", "local"])
@@ -206,7 +194,7 @@ async def test_a_rotation_that_leaves_two_keys_keeps_the_progress_of_each(
 @pytest.fixture
 async def between() -> AsyncIterator[tuple[RunningNexus, Between]]:
     store = Between(MemoryStore())
-    async with running(store=store) as nexus:  # type: ignore[arg-type]
+    async with running(store=store) as nexus:
         yield nexus, store
 
 
@@ -338,7 +326,7 @@ class Skipping(Between):
 
 async def test_a_record_that_was_left_out_is_found_by_the_verification() -> None:
     store = Skipping(MemoryStore())
-    async with running(store=store) as nexus:  # type: ignore[arg-type]
+    async with running(store=store) as nexus:
         await furnish(nexus, 10)
         forgotten = await one(nexus.store, SECRET, 5)
         await flip(nexus.vault)
@@ -350,13 +338,6 @@ async def test_a_record_that_was_left_out_is_found_by_the_verification() -> None
         await nexus.verifier.ended()
         old = {kind: n for (kind, generation), n in run.tally.census.items() if generation == 1}
         assert {kind: n for kind, n in old.items() if kind in SEALED_KINDS} == {SECRET: 1}
-
-
-@pytest.fixture
-async def faulty() -> AsyncIterator[tuple[RunningNexus, Faulty]]:
-    store = Faulty(MemoryStore())
-    async with running(store=store) as nexus:  # type: ignore[arg-type]
-        yield nexus, store
 
 
 class Weighing(Proxy):
@@ -376,7 +357,7 @@ class Weighing(Proxy):
 
 async def test_large_records_are_read_and_written_few_at_a_time() -> None:
     store = Weighing(MemoryStore())
-    async with running(store=store) as nexus:  # type: ignore[arg-type]
+    async with running(store=store) as nexus:
         large = {f"large/{n:02d}": {"k": "x" * 200_000} for n in range(30)}
         for path, values in large.items():
             await nexus.vault.opened.secrets.put(path, values)
@@ -393,15 +374,15 @@ async def test_a_store_that_fails_at_any_call_loses_nothing(is_done: bool) -> No
     fail_at, calls = 0, 1
     while fail_at <= calls:
         fail_at += 1
-        store = Faulty(MemoryStore())
-        async with running(store=store) as nexus:  # type: ignore[arg-type]
+        store = Faulty(MemoryStore(), "apply", "scan", "get")
+        async with running(store=store) as nexus:
             written = await furnish(nexus, 6)
             await flip(nexus.vault)
             old = await under(nexus.store)
             store.arm(fail_at, is_done=is_done)
             progress = await walk_of(nexus.vault).run()
             calls = store.calls
-            store.arm(-1, is_done=False)
+            store.arm(0, is_done=False)
             await checked(nexus, written)
             added_up(progress, len(await everything(nexus.store)))
             assert progress.re_encrypted == old[1], (

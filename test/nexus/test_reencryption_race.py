@@ -6,16 +6,16 @@ import asyncio
 import random
 import secrets
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from nexus_kit import SUPERUSER, RunningNexus, running
 from owner_kit import Owner, at_work
+from proxy_store import Proxy
 from reencryption_kit import (
     Bites,
-    Proxy,
     checked,
     everything,
     flip,
@@ -30,16 +30,6 @@ from spike.nexus.reencryption_pace import Limits
 from spike.storage.memory import MemoryStore
 from spike.storage.protocol import SECRET, SECRET_META, Kind, Record, RecordId
 from verify_kit import fill
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def nexus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunningNexus]:
-    directory = None
-    if request.param == "sqlite":
-        directory = tmp_path / "store"
-        directory.mkdir(mode=0o700)
-    async with running(directory) as started:
-        yield started
 
 
 async def test_writers_deleters_and_policy_editors_lose_nothing_against_the_walk(
@@ -111,7 +101,7 @@ async def test_a_request_that_began_before_the_flip_and_reads_after_the_walk_is_
     what: str, kind: Kind
 ) -> None:
     store = Held(MemoryStore())
-    async with running(store=store) as nexus:  # type: ignore[arg-type]
+    async with running(store=store) as nexus:
         await furnish(nexus, 3)
 
         async def flip_and_walk() -> None:
