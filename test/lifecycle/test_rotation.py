@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 import pytest
 
 import lifecycle_kit
-from lifecycle_kit import ADMIN, AT, copy_of
+from keyring_step_kit import LATER, emergency, incoming_for, plan, reread, states, to_end, to_flip
+from lifecycle_kit import ADMIN, AT
 from spike.lifecycle import keyring, preflight
 from spike.lifecycle import rotation as rules
 from spike.lifecycle.keyring import (
     Emergency,
     KeyPurpose,
-    Keyring,
     Phase,
     RotationKind,
     Scope,
@@ -23,80 +21,11 @@ from spike.lifecycle.keyring import (
 )
 from spike.lifecycle.preflight import Result
 from spike.lifecycle.refusal import Reason, RefusalError
-from spike.lifecycle.report import ENDS as ENDING_KINDS
-from spike.lifecycle.ring import KeyName, KeyRing
-from spike.lifecycle.rotation import Incoming
+from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.rotation_flip import flipped
-from spike.lifecycle.rotation_plan import Plan, numbers_of, plan_of, require_startable
+from spike.lifecycle.rotation_plan import numbers_of, plan_of, require_startable
 from spike.lifecycle.slot_retired import retired_with
 from spike.lifecycle.state import State
-from spike.memory.key_memory import KeyMemory
-
-LATER = "2026-11-23T13:00:00Z"
-
-
-def plan(scope: Scope = Scope.FULL, number: int = 1, **changes: object) -> Plan:
-    whole: dict[str, object] = {
-        "id": f"{number:032x}",
-        "scope": scope,
-        "actor": ADMIN,
-        "reason": "a test",
-        "window_s": 60,
-        **changes,
-    }
-    return Plan(**whole)  # type: ignore[arg-type]
-
-
-def incoming_for(ring: KeyRing, asked: Plan) -> Incoming:
-    numbers = numbers_of(ring.document, asked)
-    if asked.kind is RotationKind.ROLLBACK and numbers.root.after != numbers.root.before:
-        return Incoming(ring.key(KeyName(KeyPurpose.ROOT, "", numbers.root.after)))
-    root = ring.root if numbers.root.after == numbers.root.before else KeyMemory.generate()
-    return Incoming(root, {name: KeyMemory.generate() for name in numbers.new_names})
-
-
-def reread(document: Keyring, root: KeyMemory) -> Keyring:
-    """Write a keyring and read it back, as every step does: only what is canonical and consistent passes."""
-    again = keyring.decode_untrusted(keyring.encode(document, root)).confirmed_by(root)
-    assert again == document
-    return again
-
-
-def to_flip(ring: KeyRing, asked: Plan) -> KeyRing:
-    """Take a ring through every step up to the flip and return the ring after it. What was begun is begun again."""
-    running = ring.document.rotation
-    if running is None or plan_of(running) != asked:
-        require_startable(ring.document, asked)
-    incoming = incoming_for(ring, asked)
-    numbers = numbers_of(ring.document, asked)
-    document = reread(rules.prepared(ring, asked, numbers, incoming, LATER), ring.root)
-    auth = {slot.id: ring.auth(slot.id) for slot in document.slots}
-    slots = rules.sealed_slots(document, incoming.root, auth, LATER)
-    document = reread(rules.backed_up(document, slots, 1, LATER), ring.root)
-    following = flipped(document, LATER, has_keepers=False)
-    reread(following, incoming.root)
-    after = ring.succeeded(following, incoming.root, incoming.added)
-    # It opens from what is stored with the new root key and nothing else.
-    KeyRing.open(following, copy_of(incoming.root)).wipe()
-    return after
-
-
-def to_end(ring: KeyRing) -> KeyRing:
-    document = ring.document
-    if document.rotation is not None and document.rotation.phase is Phase.RE_ENCRYPTING:
-        document = reread(rules.verified(document, LATER, {"bad": "0"}), ring.root)
-    document = reread(rules.finalizing(document, LATER, ADMIN), ring.root)
-    document = reread(rules.finalized(document, LATER, {}), ring.root)
-    return ring.changed(document, {})
-
-
-def states(document: Keyring) -> dict[str, str]:
-    told = {f"root {root.number}": root.state.value for root in document.roots}
-    return told | {
-        f"{key.purpose} {key.number}": key.state.value
-        for key in document.keys
-        if key.purpose is not KeyPurpose.BACKUP_AUTH
-    }
 
 
 @pytest.fixture
@@ -226,10 +155,6 @@ def test_a_rollback_that_is_dropped_lets_the_rotation_go_on(ring: KeyRing) -> No
     assert states(ended) == states(after.document)
 
 
-def emergency(*leaked: str) -> Emergency:
-    return Emergency(leaked=leaked or ("root",))
-
-
 def test_an_emergency_compromises_what_the_old_root_key_wrapped(ring: KeyRing) -> None:
     after = to_flip(ring, plan(window_s=0, emergency=emergency()))
     told = states(after.document)
@@ -333,140 +258,6 @@ def test_every_step_is_told_by_the_write_that_makes_it_true(ring: KeyRing) -> No
     assert {event.detail["id"] for event in ended.document.outbox[1:]} == {f"{1:032x}"}
     last = ended.document.outbox[-1]
     assert last.detail["destroyed"] == "root 1, record 1"
-
-
-ENDS = {kind.removeprefix("rotation-") for kind in ENDING_KINDS}
-
-
-def to_prepared(ring: KeyRing, asked: Plan) -> KeyRing:
-    numbers = numbers_of(ring.document, asked)
-    return ring.replaced(
-        reread(rules.prepared(ring, asked, numbers, incoming_for(ring, asked), LATER), ring.root)
-    )
-
-
-def to_verified(ring: KeyRing) -> KeyRing:
-    return ring.replaced(reread(rules.verified(ring.document, LATER, {}), ring.root))
-
-
-def to_finalizing(ring: KeyRing) -> KeyRing:
-    after = to_verified(ring)
-    return after.replaced(reread(rules.finalizing(after.document, LATER, ADMIN), ring.root))
-
-
-def to_drop(ring: KeyRing) -> KeyRing:
-    return ring.replaced(reread(rules.dropped(ring.document, LATER, "a test"), ring.root))
-
-
-def leaked(number: int) -> Plan:
-    return plan(number=number, window_s=0, emergency=emergency())
-
-
-def back(number: int) -> Plan:
-    return plan(number=number, window_s=0, kind=RotationKind.ROLLBACK)
-
-
-WAYS: dict[str, tuple[Callable[[KeyRing], KeyRing], list[tuple[int, str]]]] = {
-    "finalized": (lambda ring: to_end(to_flip(ring, plan())), [(1, "finalized")]),
-    "aborted": (lambda ring: to_drop(to_prepared(ring, plan())), [(1, "dropped")]),
-    "a try of it": (
-        lambda ring: to_prepared(to_prepared(ring, plan()), plan()),
-        [(1, "dropped")],
-    ),
-    "rolled back": (
-        lambda ring: to_flip(to_flip(ring, plan()), back(2)),
-        [(1, "rolled-back")],
-    ),
-    "a rollback that is dropped": (
-        lambda ring: to_drop(to_prepared(to_flip(ring, plan()), back(2))),
-        [(2, "dropped")],
-    ),
-    "an emergency while it re-encrypts": (
-        lambda ring: to_flip(to_flip(ring, plan()), leaked(2)),
-        [(1, "superseded")],
-    ),
-    "an emergency in its window": (
-        lambda ring: to_flip(to_verified(to_flip(ring, plan())), leaked(2)),
-        [(1, "superseded")],
-    ),
-    "an emergency while it is finalized": (
-        lambda ring: to_flip(to_finalizing(to_flip(ring, plan())), leaked(2)),
-        [(1, "superseded")],
-    ),
-    "an emergency that is prepared again": (
-        lambda ring: to_flip(to_prepared(to_flip(ring, plan()), leaked(2)), leaked(2)),
-        [(2, "dropped"), (1, "superseded")],
-    ),
-    "an emergency that is dropped": (
-        lambda ring: to_drop(to_prepared(to_flip(ring, plan()), leaked(2))),
-        [(2, "dropped")],
-    ),
-    "an emergency over an emergency": (
-        lambda ring: to_end(to_flip(to_flip(to_flip(ring, plan()), leaked(2)), leaked(3))),
-        [(1, "superseded"), (2, "superseded"), (3, "finalized")],
-    ),
-    "an emergency over a rollback": (
-        lambda ring: to_end(to_flip(to_flip(to_flip(ring, plan()), back(2)), leaked(3))),
-        [(1, "rolled-back"), (2, "superseded"), (3, "finalized")],
-    ),
-}
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_no_rotation_ends_without_its_end_in_the_history(ring: KeyRing, way: str) -> None:
-    act, wanted = WAYS[way]
-    after = act(ring).document
-    told = [
-        (int(event.detail["id"], 16), event.kind.removeprefix("rotation-"))
-        for event in after.outbox
-        if event.kind.removeprefix("rotation-") in ENDS
-    ]
-    assert told == wanted
-    numbers = [event.sequence for event in after.outbox]
-    assert numbers == list(range(numbers[0], after.next_event))
-
-
-def test_the_end_of_what_an_emergency_replaces_is_in_the_very_write_of_its_flip(
-    ring: KeyRing,
-) -> None:
-    first = to_verified(to_flip(ring, plan()))
-    prepared = to_prepared(first, leaked(2)).document
-    assert prepared.rotation is not None
-    assert prepared.rotation.undone == first.document.rotation
-    after = to_flip(first, leaked(2)).document
-    flip, end = after.outbox[-2:]
-    assert (flip.kind, flip.detail["id"]) == ("rotation-flipped", f"{2:032x}")
-    assert end.kind == "rotation-superseded"
-    assert end.actor == ADMIN
-    assert end.detail == {
-        "id": f"{1:032x}",
-        "by": f"{2:032x}",
-        "phase": "verified",
-        "why": f"superseded by emergency {2:032x}",
-        "old_keys": "root 1 compromised, record 1 compromised, cipher 1 compromised",
-    }
-    assert after.rotation is not None
-    assert after.rotation.undone is not None
-    assert after.rotation.undone.id == f"{1:032x}"
-
-
-def test_a_key_says_that_the_rotation_which_replaced_it_was_superseded(ring: KeyRing) -> None:
-    ended = to_end(to_flip(to_flip(ring, plan()), leaked(2))).document
-    why = f"rotation {2:032x}, which superseded rotation {1:032x}"
-    for number in (1, 2):
-        root = next(root for root in ended.roots if root.number == number)
-        assert [step.reason for step in root.history if step.state is State.COMPROMISED] == [why]
-        assert root.history[-1].reason == why
-    assert {step.reason for step in ended.active_root.history} == {f"rotation {2:032x}"}
-
-
-def test_many_emergencies_one_over_the_other_do_not_fill_the_keyring(ring: KeyRing) -> None:
-    for number in range(1, 5):
-        ring = to_flip(ring, leaked(number))
-    rotation = ring.document.rotation
-    assert rotation is not None
-    assert rotation.undone is not None
-    assert rotation.undone.undone is None
 
 
 def test_a_rotation_that_fails_again_and_again_does_not_fill_the_keyring(ring: KeyRing) -> None:

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from keyring_step_kit import incoming_for, plan, to_flip
 from killer_kit import NEXUS, Dead, MortalStore, Victim
-from lifecycle.test_rotation import incoming_for, plan, to_flip
 from lifecycle_kit import copy_of
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from size import record

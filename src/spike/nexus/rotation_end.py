@@ -94,16 +94,23 @@ async def count_left(vault: Vault, limit: int = 100) -> tuple[int, list[RecordId
     return count, named
 
 
-async def purge(vault: Vault, performer: Performer) -> int:
-    """Overwrite what is left in the store's files of replaced records; return how many bytes that were."""
-    before = (await vault.store.health()).reclaimable_bytes
+async def purge(vault: Vault, performer: Performer) -> bool:
+    """Overwrite what is left in the store's files of replaced records, step by step; True once nothing is left.
+
+    Cancelled it ends behind the step under way at the latest, and the next call goes on from there.
+    """
 
     async def step() -> int:
         return await vault.store.purge(PURGE_BYTES)
 
     while await performer.do(Point.PURGE, step):
         pass
-    return max(0, before - (await vault.store.health()).reclaimable_bytes)
+    return True
+
+
+async def reclaimable(vault: Vault) -> int:
+    """Return how many bytes of the store's files a purge could give back now."""
+    return (await vault.store.health()).reclaimable_bytes
 
 
 async def destroy(

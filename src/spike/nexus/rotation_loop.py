@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from spike.error import SpikeError
 from spike.lifecycle import rotation as rules
@@ -21,6 +21,7 @@ from spike.lifecycle.preflight import Check, moment_of
 from spike.lifecycle.ring import KeyRing
 from spike.lifecycle.rotation_plan import BEFORE_FLIP, Plan, plan_of
 from spike.nexus import preflight
+from spike.nexus.interruption import unless
 from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.opened import Stop
 from spike.nexus.password_desk import PasswordDesk
@@ -61,10 +62,16 @@ class RotationLoop:
         self._pause_s = FIRST_PAUSE_S
         self._fault = ""
         self._over: RotationView | None = None
+        self._ending: Rotation | None = None
         self._is_tidy = False
         self.wanted: Callable[[], Awaitable[object]] | None = None
         """Begins a rotation that is due and could not begin yet."""
-        self._vault.on_open.append(self._wake.set)
+        self._vault.on_open.append(self._look_anew)
+
+    def _look_anew(self) -> None:
+        """The vault was opened, perhaps with another store: nothing seen of the one before is true of it."""
+        self._ending, self._is_tidy = None, False
+        self._wake.set()
 
     def wake(self) -> None:
         """Let the loop look at the keyring now, and try at once what failed."""
@@ -104,7 +111,7 @@ class RotationLoop:
                 raise
             self._preparation = preparation
             raise
-        self._preparation, self._fault = preparation, ""
+        self._preparation, self._fault, self._ending = preparation, "", None
         self._work.forget()
 
     async def _noted(self, plan: Plan, checks: tuple[Check, ...]) -> dict[str, dict[str, str]]:
@@ -220,6 +227,9 @@ class RotationLoop:
         if preparation is not None and preparation.is_in_force():
             await self._behind_flip()
             return 0.0
+        if rotation is None and self._ending is not None:
+            # Written, though the answer did not arrive then; or what follows it has failed.
+            await self._behind_end(self._ending)
         if rotation is None:
             await self._tidy()
             return _IDLE_S
@@ -230,7 +240,7 @@ class RotationLoop:
         if rotation.phase is Phase.RE_ENCRYPTING and self._rests:
             return _IDLE_S
         if rotation.phase is Phase.RE_ENCRYPTING:
-            await self._unless_interrupted(self._work.re_encrypt(rotation))
+            await unless(self._interrupt, self._work.re_encrypt(rotation))
             return 0.0
         if rotation.phase is Phase.VERIFIED:
             return await self._wait_for_window(rotation)
@@ -247,7 +257,7 @@ class RotationLoop:
             self._preparation = again
             await remove_pending(self.keepers, self.performer)
             await again.reserve({})
-        await self._unless_interrupted(self._preparation.carry_to_flip())
+        await unless(self._interrupt, self._preparation.carry_to_flip())
 
     async def _behind_flip(self) -> None:
         """Tell the Keepers, clear away what was pending, and let the former keys go."""
@@ -274,23 +284,32 @@ class RotationLoop:
 
     async def _finish(self, rotation: Rotation) -> float:
         # Once the keyring does not name it any more this is all there is to tell of it, until it is over.
-        self._over = self.view()
-        if not await self._unless_interrupted(self._work.finish()):
-            return 0.0
-        self._end(rotation, "finalized", "")
-        await self._wipe_formers()
-        await self._work.purge()
-        checks = await preflight.after(self.keepers, plan_of(rotation))
-        await self._work.note_checks(rotation, preflight.told(checks))
+        self._over, self._ending = self.view(), rotation
+        await unless(self._interrupt, self._work.finish())
+        # Interrupted or not, the keyring says whether it has ended: before whoever interrupted begins something else.
+        if self._vault.opened.document.rotation is None:
+            await self._behind_end(rotation)
         return 0.0
 
+    async def _behind_end(self, rotation: Rotation) -> None:
+        """Purge what its end has left, say so, and do step 8. A purge that is interrupted is left to `_tidy`."""
+        await self._wipe_formers()
+        await unless(self._interrupt, self._work.purge())
+        self._end(rotation, "finalized", "")
+        self._ending = None
+        checks = await preflight.after(self.keepers, plan_of(rotation))
+        await self._work.note_checks(rotation, preflight.told(checks))
+
     async def _tidy(self) -> None:
-        """Once after a start, or behind a rotation: clear away what a kill may have left."""
+        """Once after a start, or behind a rotation: clear away what a kill or an interruption may have left.
+
+        What is interrupted here goes on at the next look, or behind the rotation that was begun instead.
+        """
         if self._is_tidy:
             return
         faults = await remove_pending(self.keepers, self.performer)
-        await self._work.purge()
-        self._is_tidy = not faults
+        is_purged = await unless(self._interrupt, self._work.purge())
+        self._is_tidy = not faults and is_purged is not None
 
     async def _failed(self, why: str) -> float:
         """Take note of a failure. Before its flip a planned rotation is dropped; everything else is tried again."""
@@ -313,22 +332,6 @@ class RotationLoop:
             _log.error("rotation: %s", getattr(error, "message", type(error).__name__))
         self._let_go()
         return pause_s
-
-    async def _unless_interrupted(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Do some work until something else was asked for; None then."""
-        task = asyncio.ensure_future(work)
-        interrupted = asyncio.ensure_future(self._interrupt.wait())
-        try:
-            await asyncio.wait({task, interrupted}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-            return None if task.cancelled() else task.result()
-        finally:
-            interrupted.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
 
     def _new_preparation(self, plan: Plan) -> Preparation:
         return Preparation(
@@ -360,7 +363,7 @@ class RotationLoop:
         if not self._formers:
             return
         formers = list(self._formers)
-        if await self._unless_interrupted(self._requests_over()) is None:
+        if await unless(self._interrupt, self._requests_over()) is None:
             return
         del self._formers[: len(formers)]
         for ring in formers:

@@ -17,7 +17,15 @@ from spike.nexus.performer import Performer, Point
 from spike.nexus.reencryption import Reencryption
 from spike.nexus.reencryption_pace import Limits
 from spike.nexus.reencryption_sweep import sweep
-from spike.nexus.rotation_end import Proof, change_with, count_left, destroy, prove, purge
+from spike.nexus.rotation_end import (
+    Proof,
+    change_with,
+    count_left,
+    destroy,
+    prove,
+    purge,
+    reclaimable,
+)
 from spike.nexus.vault import Vault
 
 _log: Final = logging.getLogger("spike.nexus.rotation")
@@ -43,6 +51,7 @@ class Work:
         self._walk: Reencryption | None = None
         self._walked: tuple[str, Progress] | None = None
         self._proof: Proof | None = None
+        self._to_purge: int | None = None
 
     @property
     def trouble(self) -> str:
@@ -64,7 +73,7 @@ class Work:
 
     def forget(self) -> None:
         """Another rotation begins."""
-        self._walk = self._walked = self._proof = None
+        self._walk = self._walked = self._proof = self._to_purge = None
 
     async def re_encrypt(self, rotation: Rotation) -> bool:
         """Steps 5 and 6: seal every record under the active key, and prove that none needs another one.
@@ -196,8 +205,10 @@ class Work:
         what = "put back what is named from a system backup, or delete it"
         await self._rest(f"not verified: {told}", what)
 
-    async def finish(self) -> bool:
-        """Step 7: nothing under the old keys, once more; then they are destroyed.
+    async def finish(self) -> None:
+        """Step 7: nothing under the old keys, once more; all that is left of it purged; then they are destroyed.
+
+        Where a record turns up the rotation re-encrypts once more instead.
 
         Raises:
             StoreError: the store failed; it goes on later.
@@ -215,13 +226,15 @@ class Work:
                 Point.REOPENED,
                 lambda document: rules.reopened(document, at, why[:400]),
             )
-            return False
-        purged = await self.purge()
+            return
+        if self._to_purge is None:
+            self._to_purge = await reclaimable(self._vault)
+        await self.purge()
+        purged = max(0, self._to_purge - await reclaimable(self._vault))
         await destroy(self._vault, self._performer, {"purged_bytes": str(purged)}, self._former)
-        return True
 
-    async def purge(self) -> int:
-        """Overwrite what is left of replaced records in the store's files; return how many bytes that were."""
+    async def purge(self) -> bool:
+        """Overwrite what is left of replaced records in the store's files; True once nothing is left."""
         return await purge(self._vault, self._performer)
 
     async def note_checks(self, rotation: Rotation, checks: Mapping[str, str]) -> None:
