@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from around_kit import Around, Told, eventually, put, surroundings
+from around_kit import PASSWORD, Around, Told, eventually, put, surroundings
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus
 from spike.lifecycle.proof import Outcome
+from spike.nexus.keeper_refresh import refresh
 from spike.nexus.rehearsal import ProofLoop
 from spike.storage.protocol import Kind, Put, Record
 
@@ -172,6 +174,59 @@ async def test_the_loop_rehearses(around: Around) -> None:
         await eventually(lambda: nexus.rehearser.last is not None)
         loop.cancel()
         await asyncio.wait([loop])
+
+
+@contextlib.asynccontextmanager
+async def rehearsing(nexus: RunningNexus) -> AsyncIterator[None]:
+    """Rehearse by itself on news of the Keepers alone."""
+    loop = asyncio.create_task(
+        ProofLoop(nexus.rehearser.run_if_due, 3600, nexus.keepers.looked).run()
+    )
+    try:
+        yield
+    finally:
+        loop.cancel()
+        await asyncio.wait([loop])
+
+
+def right(nexus: RunningNexus) -> int | None:
+    """Return how many shares were right in the last rehearsal, if that succeeded."""
+    last = nexus.rehearser.last
+    return last.right if last is not None and last.outcome is Outcome.SUCCEEDED else None
+
+
+async def test_it_is_done_again_as_soon_as_keepers_have_their_shares_after_a_recovery(
+    around: Around,
+) -> None:
+    async with around.nexus(born=True):
+        pass
+    for index in around.keepers:
+        await around.restart(index)
+    async with around.nexus(unattended=True) as nexus, rehearsing(nexus):
+        assert (await nexus.restore(PASSWORD))[0] == 200
+        await eventually(lambda: right(nexus) == 3)
+        first = nexus.rehearser.last
+        await around.restart(2)
+        await eventually(lambda: nexus.rehearser.last is not first and right(nexus) == 3)
+        await around.stop(2)
+        assert (await nexus.rehearser.run()).right == 2
+        await around.restart(2)
+        await eventually(lambda: right(nexus) == 3)
+
+
+async def test_it_waits_until_the_keepers_have_committed_what_a_refresh_gave_them(
+    around: Around,
+) -> None:
+    async with around.nexus(born=True) as nexus:
+        await nexus.rehearser.run_if_due()
+        first = nexus.rehearser.last
+        await refresh(nexus.keepers, SUPERUSER, least=2)
+        await nexus.rehearser.run_if_due()
+        assert nexus.rehearser.last is first
+        await nexus.keepers.look()
+        await nexus.rehearser.run_if_due()
+        assert nexus.rehearser.last is not first
+        assert right(nexus) == 3
 
 
 async def test_without_keepers_it_is_refused_and_for_others_denied(tmp_path: Path) -> None:

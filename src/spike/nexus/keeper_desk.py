@@ -72,6 +72,11 @@ class KeeperDesk:
         self.roster = Roster() if roster is None else roster
         self.waits_for = ""
         """One sentence: what the root key waits for while it is not there."""
+        self.dealt = 0
+        """How often a Keeper was given its share, or has committed it, since Nexus has started."""
+        self.looked = asyncio.Event()
+        """Set at the end of each look at the Keepers."""
+        self._looked_for = ""
         self._held: HeldSet | None = None
         self._views: dict[KeeperLink, KeeperView] = {}
         self._difference = ""
@@ -111,6 +116,14 @@ class KeeperDesk:
         """How each Keeper is."""
         return tuple(self._view(link) for link in self.links)
 
+    @property
+    def holders(self) -> frozenset[int] | None:
+        """Indexes of the Keepers that hold their share; None while they were not looked at for the set in force."""
+        in_force = self.set_in_force()
+        if in_force is None or in_force.id != self._looked_for:
+            return None
+        return frozenset(v.link.index for v in self.views if v.state is KeeperState.CURRENT)
+
     def _view(self, link: KeeperLink) -> KeeperView:
         unseen = KeeperView(link, KeeperState.UNKNOWN, "not looked at yet", None)
         return self._views.get(link, unseen)
@@ -131,11 +144,11 @@ class KeeperDesk:
         self.adopt(None)
 
     def forget(self) -> None:
-        """Wipe every share, and know nothing of any Keeper any more: the store they held the key of is gone."""
+        """Wipe every share, and know nothing of any Keeper any more: the store whose key they held is away."""
         self.close()
         self._views.clear()
         self._remarks = ()
-        self.waits_for = ""
+        self.waits_for = self._looked_for = ""
 
     def set_in_force(self) -> ShareSet | None:
         """Return the share set the Keepers have to hold; None while locked, or without Keepers."""
@@ -207,6 +220,8 @@ class KeeperDesk:
             views = await asyncio.gather(*(self._tended(view, visit) for view in self.views))
             self._views = {view.link: view for view in views}
             self._judge(visit, views)
+            self._looked_for = in_force.id
+            self.looked.set()
 
     def _compare(self, in_force: ShareSet) -> None:
         """Tell where environment and keyring differ, once in the log: the keyring is the truth."""
@@ -266,9 +281,11 @@ class KeeperDesk:
             case Step.SUPPLY:
                 await link.stage(share)
                 await link.commit(wanted.store_id, wanted.lineage, wanted.set_id, wanted.epoch)
+                self.dealt += 1
                 _log.warning("%s was given its share (it was %s)", link.name, finding.state)
             case Step.COMMIT:
                 await link.commit(wanted.store_id, wanted.lineage, wanted.set_id, wanted.epoch)
+                self.dealt += 1
                 _log.warning("%s has committed its share", link.name)
             case Step.ERASE_STAGED if look.staged is not None:
                 await link.erase(look.staged.claim.set_id)

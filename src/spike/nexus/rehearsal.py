@@ -12,6 +12,7 @@ Nothing is changed. Where the keyring was replaced meanwhile it starts again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -94,6 +95,7 @@ class Rehearser:
         self._desk = desk
         self._lock = asyncio.Lock()
         self._done_for: object = None
+        self._done_with: tuple[int, frozenset[int]] = 0, frozenset()
         self._next_s = 0.0
         self.last: Rehearsal | None = None
 
@@ -106,6 +108,7 @@ class Rehearser:
         """
         async with self._lock:
             at, began = self._desk.vault.moment(), time.monotonic()
+            done_with = self._desk.dealt, self._desk.holders or frozenset()
             course, outcome = await self._course()
             done = Rehearsal(
                 outcome=outcome,
@@ -121,22 +124,31 @@ class Rehearser:
                 problems=tuple(course.problems),
             )
             self.last = done
-            self._done_for = _shape(course.opened.document)
+            self._done_for, self._done_with = _shape(course.opened.document), done_with
             self._next_s = time.monotonic() + REHEARSAL_S
             _tell(done)
         await self._note(done)
         return done
 
     async def run_if_due(self) -> None:
-        """Rehearse when an hour has passed, or keys or shares have changed. Nothing while they are changing."""
+        """Rehearse when an hour has passed, keys have changed, or a Keeper holds its share that did not before.
+
+        Nothing while keys or shares are changing, nor before the Keepers were looked at behind a change of the set:
+        they commit their shares in that look.
+        """
         vault = self._desk.vault
         if not vault.is_open or not self._desk.links:
             return
-        document = vault.opened.document
-        if document.operation is not None or set_in_force(document) is None:
+        document, holders = vault.opened.document, self._desk.holders
+        if document.operation is not None or holders is None:
             return
-        if self._done_for != _shape(document) or time.monotonic() >= self._next_s:
+        is_new = self._done_for != _shape(document) or self._has_come(holders)
+        if is_new or time.monotonic() >= self._next_s:
             await self.run()
+
+    def _has_come(self, holders: frozenset[int]) -> bool:
+        dealt, before = self._done_with
+        return self._desk.dealt != dealt or not holders <= before
 
     async def _course(self) -> tuple[_Course, Outcome]:
         for _ in range(_ATTEMPTS):
@@ -250,15 +262,24 @@ class Rehearser:
 class ProofLoop:
     """Does by itself what proves a recovery, when it is due."""
 
-    def __init__(self, due: Callable[[], Awaitable[None]], pause_s: float) -> None:
-        """`due` does what is due, if it is."""
+    def __init__(
+        self,
+        due: Callable[[], Awaitable[None]],
+        pause_s: float,
+        news: asyncio.Event | None = None,
+    ) -> None:
+        """`due` does what is due, if it is; it is asked at the latest after `pause_s`, and at once on `news`."""
         self._due = due
         self._pause_s = pause_s
+        self._news = asyncio.Event() if news is None else news
 
     async def run(self) -> None:
         """Go on until cancelled."""
         while True:
-            await asyncio.sleep(self._pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await self._news.wait()
+            self._news.clear()
             try:
                 await self._due()
             except SpikeError as error:

@@ -69,7 +69,7 @@ async def _undone(keepers: KeeperDesk, name: str | None, actor: str) -> Undone:
         aside = ""
         if name is not None:
             await vault.close()
-            keepers.adopt(None)
+            keepers.forget()
             aside = await bring_back(vault.store, name, vault.moment())
             _log.critical("%s has undone a restore; %s is in force again", actor, name)
         store_id, lineage = await _named(vault)

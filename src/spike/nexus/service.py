@@ -108,7 +108,7 @@ async def serve(
             desks.watch.run(),
             desks.copies.run(),
             KeeperLoop(keepers).run(),
-            ProofLoop(desks.rehearser.run_if_due, setting.keepers.interval_s).run(),
+            ProofLoop(desks.rehearser.run_if_due, setting.keepers.interval_s, keepers.looked).run(),
             ProofLoop(desks.drills.run_if_due, DRILL_LOOK_S).run(),
             usage.run(),
             desks.rotation_loop.run(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
@@ -146,9 +147,15 @@ def _undo(*, yes: bool, output_format: Format) -> None:
         f"  Lineage: {answer.lineage or 'none'}",
         *([f"  Kept aside instead: {answer.aside}"] if answer.aside else []),
         f"  Nexus is {answer.state}",
-        *(["  Bring its root key back: spike restore"] if answer.state == "locked" else []),
+        *(_NEXT if answer.state == "locked" else []),
     ]
     output.show(msgspec.to_builtins(answer), output_format, human)
+
+
+_NEXT: Final = (
+    "  Restart each Keeper that took a share of what was undone",
+    "  Bring its root key back: spike restore",
+)
 
 
 def read_backup(path: Path) -> bytes:
