@@ -489,7 +489,16 @@ class SmallNexus:
             epoch=self.ledger.epoch,
             revision=self.ledger.revision,
             root_generation=1,
-            slots=[own.StatusSlot(self.slot, "password", "usable", MOMENT, MOMENT)],
+            slots=[
+                own.StatusSlot(
+                    self.slot,
+                    "password",
+                    "usable",
+                    MOMENT,
+                    MOMENT,
+                    last_verified_by=ROLES["superuser"],
+                )
+            ],
             backup=own.StatusBackup(copies=[], retired=[], verified_at=MOMENT),
             memory=[own.StatusMeasure("no core file", True)],
             storage=own.StatusStorage("small", True, records={"secret": len(self.secrets)}),

@@ -8,8 +8,9 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from lifecycle_kit import ADMIN
 from lost_kit import PASSWORD, SECRETS, put
-from nexus_kit import RECOVER, RESTORE, SUPERUSER, WORKLOAD, running
+from nexus_kit import RECOVER, RESTORE, SUPERUSER, WORKLOAD, RunningNexus, running
 from slot_kit import ALICE, OTHER, SLOT, ask, give_slot, refused, shown, wait_a_minute
 from spike.lifecycle import keyring
 from spike.lifecycle.keyring import KeyPurpose
@@ -65,6 +66,30 @@ async def test_a_slot_more_opens_everything_from_the_store_and_from_each_backup(
     assert await opens(held, "alice", ALICE, held.backup)
     assert await opens(held, "admin", PASSWORD)
     assert not await opens(held, "alice", PASSWORD)
+
+
+async def test_it_is_told_who_opened_a_slot_last(tmp_path: Path) -> None:
+    held = Held(tmp_path)
+
+    async def told(nexus: RunningNexus) -> dict[str, str]:
+        _, status = await nexus.call(SUPERUSER, "/v1/operator/status")
+        _, listed = await nexus.call(SUPERUSER, "/v1/backup/slot?action=list")
+        found = [{s["name"]: s["lastVerifiedBy"] for s in a["slots"]} for a in (status, listed)]
+        assert found[0] == found[1]
+        return found[0]
+
+    async with held.running(born=True) as nexus:
+        assert (await ask(nexus, "add", "alice", ALICE))[0] == 200
+        # Who made a slot opened it then.
+        assert await told(nexus) == {"admin": ADMIN, "alice": RECOVER}
+        asked = {"slot": "alice", **await nexus.seal(SUPERUSER, ALICE)}
+        assert (await nexus.call(SUPERUSER, "/v1/backup?action=verify", asked))[0] == 200
+        assert await told(nexus) == {"admin": ADMIN, "alice": SUPERUSER}
+    async with held.running() as nexus:
+        assert (await nexus.restore(PASSWORD))[0] == 200
+        assert await told(nexus) == {"admin": RESTORE, "alice": SUPERUSER}
+        assert (await ask(nexus, "change", "alice", OTHER, noRotate=True))[0] == 200
+        assert await told(nexus) == {"admin": RESTORE, "alice": RECOVER}
 
 
 async def test_a_changed_password_opens_and_the_old_one_opens_old_copies_alone(

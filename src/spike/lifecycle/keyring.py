@@ -260,8 +260,9 @@ def _format(keyring: Keyring) -> int:
     has_root = any(key.purpose is KeyPurpose.ROOT for key in keyring.keys)
     later_words = (keyring.rotation, keyring.schedule, keyring.proof)
     checked_in = any(slot.shards is not None and slot.shards.checked for slot in keyring.slots)
+    is_told = any(slot.verified_by for slot in keyring.slots)
     listed = keyring.leaving or keyring.retired or keyring.rotation_due
-    plain = not (has_root or checked_in or listed)
+    plain = not (has_root or checked_in or is_told or listed)
     return 1 if plain and all(word is None for word in later_words) else 2
 
 

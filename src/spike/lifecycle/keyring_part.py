@@ -115,7 +115,8 @@ class Slot(KeyringPart, frozen=True, omit_defaults=True):
     """One way to open the backup of the root key.
 
     `argon2` is a PHC string without salt; both are empty where no password opens it. `shards` is there for kind
-    `shards` alone, and its absence changes no byte of a keyring without it.
+    `shards` alone, and its absence changes no byte of a keyring without it. `verified_by` is who opened it at
+    `verified_at`; empty while nobody has since it was made, or where that was not kept.
     """
 
     id: Id
@@ -129,6 +130,7 @@ class Slot(KeyringPart, frozen=True, omit_defaults=True):
     renew: bool
     roots: tuple[SealedRoot, ...]
     shards: RecoveryShards | None = None
+    verified_by: Text = ""
 
 
 class RetiredSlot(KeyringPart, frozen=True):

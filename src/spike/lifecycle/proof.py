@@ -75,12 +75,14 @@ def drilled(document: Keyring, kind: DrillKind, noted: Noted) -> Keyring:
     return _with(document, proof, kind.value, noted)
 
 
-def verified(document: Keyring, slot_name: str, at: str) -> Keyring:
-    """Return the keyring in which a slot was opened at that moment; with an empty name the same."""
+def verified(document: Keyring, slot_name: str, noted: Noted) -> Keyring:
+    """Return the keyring in which a slot was opened by who is noted, and when; with an empty name the same."""
     return msgspec.structs.replace(
         document,
         slots=tuple(
-            msgspec.structs.replace(slot, verified_at=at) if slot.name == slot_name else slot
+            msgspec.structs.replace(slot, verified_at=noted.at, verified_by=noted.actor)
+            if slot.name == slot_name
+            else slot
             for slot in document.slots
         ),
     )

@@ -338,7 +338,9 @@ def recovered(
         epoch=highest.epoch + 1,
         replaced_at=at,
         slots=tuple(
-            msgspec.structs.replace(slot, verified_at=at) if slot.id == slot_id else slot
+            msgspec.structs.replace(slot, verified_at=at, verified_by=actor)
+            if slot.id == slot_id
+            else slot
             for slot in confirmed.slots
         ),
         next_event=confirmed.next_event + 1,

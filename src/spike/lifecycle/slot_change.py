@@ -144,7 +144,9 @@ def verified(document: Keyring, slot_id: str, act: Act) -> Keyring:
     """Return the keyring that notes that a slot was opened with its password. No epoch: it may be lost again."""
     name = next(slot.name for slot in document.slots if slot.id == slot_id)
     slots = tuple(
-        msgspec.structs.replace(slot, verified_at=act.at) if slot.id == slot_id else slot
+        msgspec.structs.replace(slot, verified_at=act.at, verified_by=act.actor)
+        if slot.id == slot_id
+        else slot
         for slot in document.slots
     )
     noted = _followed(document, act, "slot-verify", name, slots=slots)

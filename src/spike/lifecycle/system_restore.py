@@ -114,5 +114,7 @@ def _sealed_anew(ring: KeyRing, slot: Slot, arrival: Arrival) -> Slot:
         check=active.check,
         sealed_at=arrival.at,
     )
-    verified_at = arrival.at if slot.id == arrival.slot.id else slot.verified_at
-    return msgspec.structs.replace(slot, roots=(sealed,), verified_at=verified_at)
+    anew = msgspec.structs.replace(slot, roots=(sealed,))
+    if slot.id != arrival.slot.id:
+        return anew
+    return msgspec.structs.replace(anew, verified_at=arrival.at, verified_by=arrival.actor)

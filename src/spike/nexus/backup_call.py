@@ -14,7 +14,7 @@ from spike.lifecycle.export import Copy, check_place
 from spike.lifecycle.keyring import Slot
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.lifecycle.ring import confirms_root
-from spike.lifecycle.slot_due import due_at, is_overdue
+from spike.lifecycle.slot_due import due_at, is_overdue, verified_by
 from spike.lifecycle.slot_retired import still_opening
 from spike.nexus.backup_watch import BackupReport, BackupWatch, CopyReport
 from spike.nexus.export_note import note_export
@@ -154,6 +154,7 @@ def slots_of(opened: Opened, now: str) -> list[BackupSlot]:
             last_verified_at=GoTime(slot.verified_at),
             due_at=_due(slot),
             overdue=is_overdue(slot, now),
+            last_verified_by=verified_by(opened.document, slot),
         )
         for slot in opened.document.slots
     ]

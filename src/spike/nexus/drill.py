@@ -181,7 +181,7 @@ class DrillDesk:
         async with vault.lock:
             await vault.change(
                 lambda ring: ring.replaced(
-                    proof.verified(proof.drilled(ring.document, kind, noted), verified, noted.at)
+                    proof.verified(proof.drilled(ring.document, kind, noted), verified, noted)
                 )
             )
 

@@ -285,6 +285,7 @@ def _slots(opened: Opened, now: str) -> list[StatusSlot]:
             last_verified_at=slot.last_verified_at,
             due_at=slot.due_at,
             overdue=slot.overdue,
+            last_verified_by=slot.last_verified_by,
         )
         for slot in slots_of(opened, now)
     ]

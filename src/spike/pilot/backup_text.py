@@ -35,9 +35,10 @@ def slot_lines(slots: Sequence[BackupSlot]) -> Iterator[str]:
     for slot in slots:
         due = f", due {slot.due_at}" if slot.due_at else ""
         overdue = ", OVERDUE" if slot.overdue else ""
+        by = f" by {slot.last_verified_by}" if slot.last_verified_by else ""
         yield (
             f"  Slot {slot.name}: {slot.kind}, {slot.state}, made {slot.created_at}, "
-            f"last opened {slot.last_verified_at}{due}{overdue}"
+            f"last opened {slot.last_verified_at}{by}{due}{overdue}"
         )
 
 

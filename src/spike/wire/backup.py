@@ -13,7 +13,8 @@ from spike.wire.message import ConfidentialMessage, GoInt, GoTime, Message
 class BackupSlot(Message, frozen=True, omit_defaults=True):
     """One slot. `state`: usable, or renew (only a new password makes it usable again).
 
-    `lastVerifiedAt` is when it was last opened, `dueAt` when that has to be done again; only a password slot is due.
+    `lastVerifiedAt` is when it was last opened, `lastVerifiedBy` by whom (a SPIFFE ID; empty where that was not kept),
+    `dueAt` when that has to be done again; only a password slot is due.
     """
 
     name: str
@@ -23,6 +24,7 @@ class BackupSlot(Message, frozen=True, omit_defaults=True):
     last_verified_at: GoTime
     due_at: GoTime | None = None
     overdue: bool = False
+    last_verified_by: str = ""
 
 
 class RetiredPassword(Message, frozen=True):

@@ -126,7 +126,10 @@ class RestoreAnswer(Message, frozen=True, omit_defaults=True):
 
 
 class StatusSlot(Message, frozen=True):
-    """One backup slot. `last_verified_at` is null while nobody has opened it; from `due_at` on that is overdue."""
+    """One backup slot. `last_verified_at` is null while nobody has opened it; from `due_at` on that is overdue.
+
+    `last_verified_by` is the SPIFFE ID of who did; empty where that was not kept.
+    """
 
     name: str
     kind: str
@@ -135,6 +138,7 @@ class StatusSlot(Message, frozen=True):
     last_verified_at: GoTime | None = None
     due_at: GoTime | None = None
     overdue: bool = False
+    last_verified_by: str = ""
 
 
 class StatusMeasure(Message, frozen=True):

@@ -137,8 +137,9 @@ def _proofs(answer: StatusAnswer) -> Iterator[str]:
 
 def _slot(slot: StatusSlot) -> str:
     verified = slot.last_verified_at or "never"
+    by = f" by {slot.last_verified_by}" if slot.last_verified_by else ""
     overdue = f", OVERDUE since {slot.due_at}" if slot.overdue else ""
-    return f"  Slot {slot.name}: {slot.kind}, {slot.state}, last verified {verified}{overdue}"
+    return f"  Slot {slot.name}: {slot.kind}, {slot.state}, last verified {verified}{by}{overdue}"
 
 
 def _verified(answer: StatusAnswer) -> str:
