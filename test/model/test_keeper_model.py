@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from model.keeper_exploration import Exploration, explore
+from model.exploration import Exploration
+from model.keeper_exploration import explore
 from model.keeper_setting import ALL, Care, Liar, Place, Setting
 from model.keeper_world import Budget
 from size import PROOF, record

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from model.keeper_exploration import Exploration
+from model.exploration import Exploration
 from model.rotation_exploration import PHASES, explore
 from model.rotation_rule import Wish
 from model.rotation_world import ALL, Budget, Care, Setting
