@@ -8,7 +8,9 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import pytest
 
@@ -26,6 +28,30 @@ SCRIPTS = sorted(Path(__file__).with_name("rotation").glob("*.txt"))
 def made() -> Iterator[Site[RotatingNexus]]:
     with site(RotatingNexus()) as made:
         yield made
+
+
+class Pilot(NamedTuple):
+    """A running `spike`, and what it writes."""
+
+    process: subprocess.Popen[str]
+    output: IO[str]
+    errors: IO[str]
+
+
+@contextmanager
+def rotating(made: Site[RotatingNexus], *options: str) -> Iterator[Pilot]:
+    """Run `spike key rotate` until it ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spike.pilot", "key", "rotate", *options],
+        env=made.environment("superuser"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process, process.stdout, process.stderr:
+        yield Pilot(process, process.stdout, process.stderr)
 
 
 def test_there_are_scripts() -> None:
@@ -140,68 +166,41 @@ def test_a_question_is_asked_on_the_terminal(made: Site[RotatingNexus]) -> None:
 
 
 def test_a_locked_nexus_is_asked_on_and_that_is_said(made: Site[RotatingNexus]) -> None:
-    pilot = subprocess.Popen(
-        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait"],
-        env=made.environment("superuser"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert pilot.stdout is not None
-    assert pilot.stderr is not None
-    with pilot, pilot.stdout, pilot.stderr:
-        assert pilot.stderr.readline() == "prepared\n"
+    with rotating(made, "--wait") as pilot:
+        assert pilot.errors.readline() == "prepared\n"
         made.nexus.lose_memory()
-        assert "The rotation goes on when it is back; asking again." in pilot.stderr.readline()
+        assert "The rotation goes on when it is back; asking again." in pilot.errors.readline()
         made.nexus.rotations.steps("verified")
         made.nexus.state = "open"
-        assert pilot.wait(60) == 0
-        assert "is verified" in pilot.stdout.read()
+        assert pilot.process.wait(60) == 0
+        assert "is verified" in pilot.output.read()
 
 
 def test_a_rotation_that_ended_while_nexus_was_away_is_looked_up_in_the_history(
     made: Site[RotatingNexus],
 ) -> None:
-    pilot = subprocess.Popen(
-        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait=finalized"],
-        env=made.environment("superuser"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert pilot.stdout is not None
-    assert pilot.stderr is not None
-    with pilot, pilot.stdout, pilot.stderr:
-        assert pilot.stderr.readline() == "prepared\n"
+    with rotating(made, "--wait=finalized") as pilot:
+        assert pilot.errors.readline() == "prepared\n"
         made.nexus.lose_memory()
-        assert "asking again" in pilot.stderr.readline()
+        assert "asking again" in pilot.errors.readline()
         made.nexus.rotations.steps("verified")
         made.nexus.loop_run(made.nexus.rotations.finalize("nexus"))
         made.nexus.rotations.steps("finalized")
         made.nexus.forget()
         made.nexus.state = "open"
-        assert pilot.wait(60) == 0
-        assert f"Rotation {ID} is finalized: what was replaced is destroyed." in pilot.stdout.read()
+        assert pilot.process.wait(60) == 0
+        assert f"Rotation {ID} is finalized: what was replaced is destroyed." in pilot.output.read()
 
 
 def test_who_waits_for_a_rotation_is_told_that_an_emergency_took_its_place(
     made: Site[RotatingNexus],
 ) -> None:
-    pilot = subprocess.Popen(
-        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait=finalized"],
-        env=made.environment("superuser"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert pilot.stdout is not None
-    assert pilot.stderr is not None
-    with pilot, pilot.stdout, pilot.stderr:
-        assert pilot.stderr.readline() == "prepared\n"
+    with rotating(made, "--wait=finalized") as pilot:
+        assert pilot.errors.readline() == "prepared\n"
         made.nexus.rotations.steps("verified")
         made.nexus.supersede()
-        said = pilot.stdout.read()
-        assert pilot.wait(60) == 1
+        said = pilot.output.read()
+        assert pilot.process.wait(60) == 1
     assert f"Rotation {ID} was superseded by emergency {BACK}." in said
     assert (
         f"Next: see what took its place: spike key status; its report: spike key report {ID}"
@@ -212,51 +211,28 @@ def test_who_waits_for_a_rotation_is_told_that_an_emergency_took_its_place(
 def test_the_end_of_an_earlier_try_is_not_taken_for_that_of_the_rotation(
     made: Site[RotatingNexus],
 ) -> None:
-    pilot = subprocess.Popen(
-        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait=finalized"],
-        env=made.environment("superuser"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert pilot.stderr is not None
-    with pilot, pilot.stderr:
-        assert pilot.stderr.readline() == "prepared\n"
+    with rotating(made, "--wait=finalized") as pilot:
+        assert pilot.errors.readline() == "prepared\n"
         made.nexus.rotations.steps("verified")
         made.nexus.supersede(in_force=False)
-        said = pilot.stderr.read()
-        assert pilot.wait(60) == 1
+        said = pilot.errors.read()
+        assert pilot.process.wait(60) == 1
     assert f"rotation {ID} is not the one that goes on now" in said
 
 
 def test_another_rotation_in_its_place_is_not_taken_for_it(made: Site[RotatingNexus]) -> None:
-    pilot = subprocess.Popen(
-        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait=finalized"],
-        env=made.environment("superuser"),
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert pilot.stderr is not None
-    with pilot, pilot.stderr:
-        assert pilot.stderr.readline() == "prepared\n"
+    with rotating(made, "--wait=finalized") as pilot:
+        assert pilot.errors.readline() == "prepared\n"
         made.nexus.rotations.steps("verified")
         made.nexus.loop_run(made.nexus.rotations.rollback("", "somebody"))
-        said = pilot.stderr.read()
-        assert pilot.wait(60) == 1
+        said = pilot.errors.read()
+        assert pilot.process.wait(60) == 1
     assert f"rotation {ID} is not the one that goes on now" in said
 
 
 def test_an_interrupt_without_a_terminal_says_so_too(made: Site[RotatingNexus]) -> None:
-    pilot = subprocess.Popen(
-        [sys.executable, "-m", "spike.pilot", "key", "rotate", "--wait", "--format", "json"],
-        env=made.environment("superuser"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert pilot.stdout is not None
-    assert pilot.stderr is not None
-    with pilot, pilot.stdout, pilot.stderr:
-        first = json.loads(pilot.stdout.readline())
-        pilot.send_signal(signal.SIGINT)
-        assert f"Rotation {first['id']} goes on in Nexus" in pilot.stderr.read()
-        assert pilot.wait(60) == 1
+    with rotating(made, "--wait", "--format", "json") as pilot:
+        first = json.loads(pilot.output.readline())
+        pilot.process.send_signal(signal.SIGINT)
+        assert f"Rotation {first['id']} goes on in Nexus" in pilot.errors.read()
+        assert pilot.process.wait(60) == 1
