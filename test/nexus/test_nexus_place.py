@@ -1,8 +1,9 @@
-"""A backup place that does not answer, such as a network mount that hangs: nobody waits for it for long."""
+"""A backup place that does not answer, such as a network mount that hangs, or is full."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 
 from around_kit import eventually
+from lifecycle_kit import with_next_cipher
 from lost_kit import PASSWORD, POLICIES, SECRETS, WEB, lose, put
 from nexus_kit import SUPERUSER, running
 from spike.error import StoreUnavailableError
 from spike.nexus import place_reach
 from spike.nexus.place import Place
 from spike.nexus.place_reach import Reach
+from spike.storage.memory import MemoryStore
 
 
 class Disk:
@@ -128,3 +131,24 @@ async def test_a_place_that_others_can_enter_meanwhile_is_not_written(tmp_path: 
         place.chmod(0o700)
         await nexus.vault.renew_places()
         assert nexus.vault.places[0].fault == ""
+
+
+async def test_a_full_disk_leaves_the_old_backup_and_nothing_half_and_is_written_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    place = tmp_path / "place"
+    async with running(store=MemoryStore(), place=place) as nexus:
+        before = {path.name: path.read_bytes() for path in place.iterdir()}
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            await nexus.vault.change(with_next_cipher)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert str(place) in nexus.vault.places[0].fault
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == before
+        await nexus.vault.renew_places()
+        assert not nexus.vault.places[0].fault
+        (backup,) = place.glob("*.key-backup")
+        assert backup.read_bytes() != before[backup.name]
+        assert {path.name for path in place.iterdir()} == set(before)

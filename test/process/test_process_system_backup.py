@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -91,6 +92,23 @@ def test_nexus_killed_between_parts_comes_up_by_the_same_command(
             refused = spike.spike("init", "--password-stdin", stdin=PASSWORD)
             assert refused.returncode == 1
             assert b"the store holds records but no keyring" in refused.stderr
+        done = restore(spike, backup)
+        assert done.returncode == 0, done.stderr.decode()
+        require_all(spike)
+
+
+def test_a_restore_onto_a_full_disk_says_so_and_works_once_there_is_room(
+    backup: Path, tmp_path: Path
+) -> None:
+    with Installation(tmp_path) as spike:
+        assert spike.nexus is not None
+        whole = resource.prlimit(spike.nexus.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(spike.nexus.pid, resource.RLIMIT_FSIZE, (400_000, whole[1]))
+        full = restore(spike, backup)
+        assert full.returncode != 0
+        assert b"Next:" in full.stderr, full.stderr.decode()
+        assert spike.client.get_status().state == "uninitialized"
+        resource.prlimit(spike.nexus.pid, resource.RLIMIT_FSIZE, whole)
         done = restore(spike, backup)
         assert done.returncode == 0, done.stderr.decode()
         require_all(spike)

@@ -10,6 +10,7 @@ what is read from it is confirmed by the root key before it is believed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass, field
@@ -138,8 +139,11 @@ class Place:
             beside.replace(path)
             _sync_directory(self.directory)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)  # half a file takes room on a disk that has none
             raise StoreUnavailableError(
-                f"the backup place {self.directory} cannot be written: {error.strerror}"
+                f"the backup place {self.directory} cannot be written: {error.strerror}",
+                "look at that disk, and make room; it is written again by itself",
             ) from error
 
 
