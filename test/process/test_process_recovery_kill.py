@@ -1,4 +1,4 @@
-"""Nexus, or the command that asked, killed at every durable step of the undo of a restore and of a factory reset.
+"""Nexus, or the command that asked, killed at every durable step of a restore, its undo and a factory reset.
 
 Afterwards the same command completes it, nothing that was acknowledged is lost, and whatever the Keepers hold by then
 brings back what is in force and nothing else.
@@ -21,6 +21,7 @@ import pytest
 from process_kit import BIN, PASSWORD, RESTORE, Installation, eventually
 from size import PROOF, record, seed
 from spike.error import NotFoundError
+from spike.pilot.preview import phrase_for
 from spike.storage.sqlite_directory import DATABASE
 
 KILLING = Path(__file__).parent.parent / "killing_recovery.py"
@@ -43,6 +44,7 @@ class Scene:
     kept: Path
     killing: Path
     file: Path
+    store_id: str = ""
 
     def keep(self) -> None:
         """Take note of the files as they are. Nexus must not run."""
@@ -118,6 +120,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     with Installation(place["spike"], keepers=3) as spike:
         made = Scene(spike, place["kept"], place["killing"], tmp_path / "spike.system-backup")
         spike.init()
+        made.store_id = spike.client.get_status().store_id or ""
         spike.client.put_secret("old", {"k": "old"})
         assert spike.spike("system-backup", "create", str(made.file)).returncode == 0
         spike.client.put_secret("own", {"k": "own"})
@@ -128,6 +131,22 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def restored(scene: Scene) -> None:
     done = scene.spike.spike(*FROM_FILE, str(scene.file), stdin=PASSWORD, identity=RESTORE)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def accept_restored(scene: Scene) -> None:
+    """Open a new lineage that the killed command never heard of: what Pilot saw last is the old one, and it asks."""
+    ways: tuple[tuple[str, ...], ...] = (
+        (),
+        ("--accept-older-store", "--phrase", phrase_for(scene.store_id)),
+    )
+    for more in ways:
+        told = scene.spike.spike(
+            "restore", "--password-stdin", "--yes", *more, stdin=PASSWORD, identity=RESTORE
+        )
+        if told.returncode == 0:
+            return
+        assert "--accept-older-store" in told.stderr.decode(), told.stderr.decode()
+    raise AssertionError("it does not open")
 
 
 def asides(scene: Scene, prefix: str) -> list[Path]:
@@ -192,6 +211,40 @@ def test_an_undo_that_is_killed_is_completed_by_the_same_command(scene: Scene) -
         "an undo of a restore killed, Nexus or the command",
         count,
         "the same command completed it",
+        seed=number,
+    )
+
+
+def test_a_restore_from_a_file_that_is_killed_is_completed_and_can_be_undone(scene: Scene) -> None:
+    spike = scene.spike
+    scene.keep()
+
+    def play(kill: Kill) -> list[str]:
+        scene.begin()
+        steps = scene.carry_out(kill, *FROM_FILE, str(scene.file), identity=RESTORE)
+        if not asides(scene, "set-aside"):
+            spike.restore()  # nothing has happened
+            assert spike.client.get_secret("own") == {"k": "own"}
+            return steps
+        if spike.client.get_status().state == "uninitialized":
+            restored(scene)
+        elif not spike.client.get_status().ready:
+            accept_restored(scene)
+        scene.require_own_key("old")
+        with pytest.raises(NotFoundError):
+            spike.client.get_secret("own")
+        done = spike.spike(*UNDO, identity=RESTORE)
+        assert done.returncode == 0, done.stderr.decode()
+        scene.restart_keepers()
+        spike.restore()
+        scene.require_own_key("own")
+        return steps
+
+    count, number = each_kill(scene, play, f"os.rename {DATABASE}")
+    record(
+        "a restore from a file beside what was there killed, Nexus or the command",
+        count,
+        "not begun, or completed and undone",
         seed=number,
     )
 
