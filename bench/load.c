@@ -11,6 +11,9 @@
 //
 //   requests, errors, seconds, rps, p50_ms, p99_ms, max_ms, cpu_share (this program's, of one core)
 //
+// A run of `#` in REQUEST stands for a number, written with as many digits, that is one more with each request
+// and begins again at its largest: so each may be for another secret.
+//
 // An error is an answer other than 200, or a connection that ended. Exit status 1: it could not start.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -46,6 +49,9 @@ typedef struct {
 static Connection *connections;
 static char request[MAX_REQUEST];
 static size_t request_bytes;
+static char *number;        // in the request: where the number stands, and how many digits it has
+static int digits;
+static long turn, turns = 1;
 static uint32_t steps[STEPS + 1];
 static long requests, errors;
 static double slowest;
@@ -101,7 +107,14 @@ static int dial(Connection *c, SSL_CTX *context, int port) {
     return 1;
 }
 
+static void count_up(void) {
+    turn = (turn + 1) % turns;
+    long rest = turn;
+    for (int at = digits - 1; at >= 0; at--, rest /= 10) number[at] = (char)('0' + rest % 10);
+}
+
 static int send_request(Connection *c) {
+    count_up();
     c->have = c->missing = 0;
     c->sent_at = rate > 0 ? due : now();
     size_t done = 0;
@@ -204,6 +217,9 @@ int main(int count, char **value) {
     if (many < 1 || many > MAX_CONNECTIONS || seconds <= 0) die("connections or seconds");
     SSL_CTX *context = make_context(value[4], value[5], value[6]);
     request_bytes = read_file(value[7], request, sizeof request);
+    request[request_bytes < sizeof request ? request_bytes : sizeof request - 1] = 0;
+    number = strchr(request, '#');
+    for (; number && number[digits] == '#' && digits < 9; digits++) turns *= 10;
     connections = calloc((size_t)many, sizeof *connections);
     idle = calloc((size_t)many, sizeof *idle);
     int events = epoll_create1(EPOLL_CLOEXEC);

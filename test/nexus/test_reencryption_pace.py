@@ -83,7 +83,7 @@ async def test_it_is_alone_again_when_nobody_has_asked_for_a_while() -> None:
     world.served += 1
     assert (await world.batches(pace, 1))[0] == SMALL
     world.now_s += 1
-    assert (await world.batches(pace, 5))[-1] == LARGE
+    assert (await world.batches(pace, 8))[-1] == LARGE
 
 
 async def test_it_rests_longer_where_the_loop_is_late_and_no_longer_when_it_is_on_time() -> None:
@@ -101,6 +101,27 @@ async def test_it_rests_longer_where_the_loop_is_late_and_no_longer_when_it_is_o
     world.late_s = 0.0
     rests = [await rest() for _ in range(60)]
     assert rests[-1] == pytest.approx(0.002 * RELIEF)
+
+
+async def test_it_rests_longer_where_a_batch_takes_longer_than_it_can_and_learns_that_a_store_became_slow() -> (
+    None
+):
+    world = World()
+    pace = world.pace()
+
+    async def relief(took_s: float) -> float:
+        world.served += 1
+        await world.batches(pace, 1, took_s)
+        world.served += 1
+        world.slept.clear()
+        await pace.permit()
+        return sum(world.slept) / took_s
+
+    for _ in range(5):
+        assert await relief(0.002) == pytest.approx(RELIEF)
+    assert await relief(0.005) > RELIEF
+    assert max([await relief(0.005) for _ in range(5)]) == pytest.approx(RELIEF_LIMIT)
+    assert [await relief(0.005) for _ in range(60)][-1] == pytest.approx(RELIEF)
 
 
 async def test_a_maximum_rate_is_kept_over_any_time() -> None:

@@ -29,7 +29,7 @@ from spike.nexus.reencryption_seal import KeyPair, Passage, damaged, resealed
 KEY_SIZE_BYTES: Final = 32
 FRAME_LIMIT_BYTES: Final = 64 << 20
 LENGTH: Final = struct.Struct(">I")
-_NICENESS: Final = 10
+_NICENESS: Final = 15
 """Requests come first, also on the other processor; a machine with nothing else to do gives it all there is."""
 
 

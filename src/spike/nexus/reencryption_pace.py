@@ -2,29 +2,30 @@
 
 * **Whether anybody is there** is seen by the requests that were answered since the last look.
 * **Beside requests** a batch is small, so that nobody waits long behind it, on the event loop or in the store; after it
-  the walk rests RELIEF times as long as the batch took. Where the event loop comes late to what was due, requests wait,
-  too: then the rest grows, up to RELIEF_LIMIT times, and shrinks again when the loop is on time.
+  the walk rests RELIEF times as long as the batch took. Where the event loop comes late to what was due, or a batch
+  takes twice as long as it can, requests wait, too: then the rest grows, up to RELIEF_LIMIT times, and shrinks again.
 * **A maximum rate** and a pause hold in any case. Both are looked at for each batch, and while waiting every POLL_S.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-SMALL: Final = 64
+SMALL: Final = 16
 """Records in a batch beside requests."""
-LARGE: Final = 512
+LARGE: Final = 1000
 """Records in a batch while nobody asks for anything."""
 BATCH_BYTES: Final = 1 << 20
 """A batch ends with the record that brings its blobs to this size."""
 POLL_S: Final = 0.1
 RELIEF: Final = 2.0
 """Beside requests it rests so many times as long as a batch took."""
-RELIEF_LIMIT: Final = 16.0
+RELIEF_LIMIT: Final = 4.0
 _NOBODY_S: Final = 0.2
 """Nobody is there when so long nothing was asked for."""
 _LATE_S: Final = 0.001_5
@@ -56,6 +57,8 @@ class WalkPace:
         self._alone_since = time() - _NOBODY_S
         self._size = SMALL
         self._relief = RELIEF
+        self._late = False
+        self._least_s = math.inf
         self._due = self._rate_due = time()
         self._marks: deque[tuple[float, int]] = deque()
 
@@ -84,9 +87,7 @@ class WalkPace:
     async def _rest(self, pause_s: float) -> None:
         began = self._time()
         await self._sleep(pause_s)
-        late_s = self._time() - began - pause_s
-        grown = self._relief * 2 if late_s > _LATE_S else self._relief * 0.9
-        self._relief = min(max(grown, RELIEF), RELIEF_LIMIT)
+        self._late |= self._time() - began - pause_s > _LATE_S
 
     def _size_under(self, limits: Limits) -> int:
         self._size = min(self._size * 2, LARGE) if self.is_alone else SMALL
@@ -97,7 +98,11 @@ class WalkPace:
     def note(self, records: int, took_s: float) -> None:
         """Take note of a batch that was committed: how many records, and how long it was in work."""
         now = self._time()
-        self._due = now if self.is_alone else now + took_s * self._relief
+        if self.is_alone:
+            self._due = now
+        else:
+            self._regulate(took_s)
+            self._due = now + took_s * self._relief
         rate = self._limits().max_rate
         if rate:
             # What was not used before is gone: after a pause nothing is made up for.
@@ -105,6 +110,13 @@ class WalkPace:
         else:
             self._rate_due = now
         self._mark(now, records)
+
+    def _regulate(self, took_s: float) -> None:
+        # What a batch takes on this disk, undisturbed; it rises slowly, as a store may become slower.
+        self._least_s = min(took_s, self._least_s * 1.02)
+        in_the_way = self._late or took_s > 2 * self._least_s
+        self._late = False
+        self._relief = min(max(self._relief * (1.5 if in_the_way else 0.9), RELIEF), RELIEF_LIMIT)
 
     def _mark(self, now: float, records: int) -> None:
         self._marks.append((now, records))
