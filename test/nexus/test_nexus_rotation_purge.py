@@ -11,14 +11,13 @@ import pytest
 
 from around_kit import eventually
 from nexus_kit import SUPERUSER, RunningNexus, running
-from rotating_kit import asked, emergency, get, put, until
+from rotating_kit import PATIENCE_S, asked, emergency, get, put, until
 from spike.lifecycle.keyring import Phase
 from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.state import State
 from spike.nexus.performer import Performer, Point
 from spike.nexus.record_check import SEALED_KINDS
 
-PATIENCE_S = 20.0
 T = TypeVar("T")
 
 
@@ -33,6 +32,11 @@ class Stalling(Performer):
         self.log: list[str] = []
         self.ended = False
         """Whether the last purge came to its end."""
+
+    @property
+    def is_last_purged(self) -> bool:
+        """Whether a purge came to its end behind all else."""
+        return self.ended and self.log[-1] == Point.PURGE
 
     async def do(self, point: Point, act: Callable[[], Awaitable[T]]) -> T:
         if point is Point.PURGE:
@@ -129,7 +133,9 @@ async def test_what_is_asked_for_while_a_purge_goes_on_does_not_wait_for_its_end
         if command in ("rotate", "emergency"):
             await until(nexus, "finalized")
         # What was interrupted was purged later, and there is nothing left.
-        await eventually(lambda: performer.ended and not nexus.rotations.is_busy)
+        await eventually(
+            lambda: performer.is_last_purged and not nexus.rotations.is_busy, PATIENCE_S
+        )
         assert nexus.vault.opened.document.rotation is None
         assert (await nexus.store.health()).reclaimable_bytes == 0
         if len(nexus.vault.opened.document.roots) > 1:
