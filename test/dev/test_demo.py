@@ -80,12 +80,12 @@ def test_sabotage_makes_the_claim_false_that_it_breaks(
     ran = run_demo(place, chapter.name, "--sabotage", sabotage.name)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     false = [line for line in ran.stdout.split("\n") if line.startswith("FALSE  ")]
-    assert [line.rpartition("[")[2] for line in false] == [f"{sabotage.exposed_by}]"]
+    assert [line.rpartition("[")[2] for line in false] == [f"{sabotage.exposed_by.name}]"]
     assert "could not be checked" not in ran.stdout
     assert sabotage.name in ran.stdout
     assert not any(place.iterdir())
     what = f"demo sabotaged with {sabotage.name}"
-    record(what, 1, f"{sabotage.exposed_by} is false, and is named")
+    record(what, 1, f"{sabotage.exposed_by.name} is false, and is named")
 
 
 def test_sabotages_are_listed_one_a_line(place: Path) -> None:
@@ -113,8 +113,8 @@ def test_unknown_name_is_wrong_usage_and_lists_the_known(
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda each: each.name)
 def test_every_group_of_claims_has_a_sabotage_of_its_own(chapter: Chapter[Any]) -> None:
-    exposed = {each.exposed_by for each in chapter.sabotages}
-    befores = {each.before for each in chapter.sabotages}
+    exposed = {each.exposed_by.name for each in chapter.sabotages}
+    befores = {each.before.name for each in chapter.sabotages}
     names = [each.name for each in claims_of(chapter)]
     assert len(set(names)) == len(names)
     assert exposed | befores <= set(names)
@@ -154,7 +154,7 @@ def test_telling_ends_at_the_first_false_claim(capsys: pytest.CaptureFixture[str
     assert world == ["first", "third"]
     assert capsys.readouterr().out.count("\n      what the third saw\n") == 1
     world.clear()
-    broken = Sabotage("more", "more was written", "second-one", "second-one", _write_more)
+    broken = Sabotage("more", "more was written", _write_more, before=second_one)
     assert playing.play_all((chapter,), broken) == 1
     assert world == ["first", "more"]
     said = capsys.readouterr().out
@@ -168,9 +168,7 @@ def test_unnoticed_sabotage_is_said_and_fails_nothing(capsys: pytest.CaptureFixt
     chapter = Chapter(
         "small", "one claim", lambda: nullcontext([]), (Scene("Scene", (first_one,)),), ()
     )
-    broken: Sabotage[list[str]] = Sabotage(
-        "nothing", "nothing is broken", "first-one", "first-one", _break_nothing
-    )
+    broken = Sabotage("nothing", "nothing is broken", _break_nothing, before=first_one)
     assert playing.play_all((chapter,), broken) == 0
     assert "no claim was false" in capsys.readouterr().out
 

@@ -37,16 +37,21 @@ class Scene(Generic[W]):
 
 @dataclass(frozen=True, slots=True)
 class Sabotage(Generic[W]):
-    """One thing that is broken for real, in the demo's own world, just before the claim `before`.
+    """One thing that `act` breaks for real, in the demo's own world, just before the claim `before`.
 
-    `exposed_by` is the claim that must then be false.
+    `exposed_by` is the claim that must then be false: that one, unless `later` names another.
     """
 
     name: str
     says: str
-    before: str
-    exposed_by: str
     act: Callable[[W], None]
+    before: Claim[W]
+    later: Claim[W] | None = None
+
+    @property
+    def exposed_by(self) -> Claim[W]:
+        """The claim that must be false."""
+        return self.before if self.later is None else self.later
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,21 +7,21 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from spike.client.nexus import NexusClient
 from spike.error import ClaimError, SpikeError
 from spike.pilot.demo.claim import require, require_equal
-from spike.pilot.demo.stage import Stage, age_s, is_there, signal_if_there, wait_until
+from spike.pilot.demo.stage import age_s, is_there, signal_if_there, wait_until
+from spike.pilot.demo.world import World
 from spike.pilot.dev.keeper import COUNT, CURRENT, KEEPER_ID
 from spike.pilot.dev.world import NEXUS_ID
 
-RESTORE: Final = "spiffe://spike.ist/spike/pilot/role/restore"
 RECOVER: Final = "spiffe://spike.ist/spike/pilot/role/recover"
 INDEXES: Final = tuple(range(1, COUNT + 1))
-SVID_LIFETIME: Final = "1h"
 
 # What `spike dev` tells when it cannot do without a password.
 _ASKING: Final = frozenset({"locked", "left-locked", "unlocked"})
@@ -46,12 +46,9 @@ class Told:
 
 
 @dataclass(slots=True)
-class KeeperStage:
-    """The stage, what was acknowledged there, and who was killed or frozen."""
+class KeeperStage(World):
+    """The world of a chapter whose Keepers are killed or frozen."""
 
-    stage: Stage
-    directory: Path
-    acknowledged: dict[str, str] = field(default_factory=dict, repr=False)
     killed_s: float = 0.0
     _frozen: set[int] = field(default_factory=set)
 
@@ -145,6 +142,7 @@ class KeeperStage:
         for identity in identities:
             number = self.stage.process_of(identity)
             self._frozen.add(number)
+            self.ends.callback(self.thaw)
             os.kill(number, signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -152,6 +150,16 @@ class KeeperStage:
         for number in self._frozen:
             signal_if_there(number, signal.SIGCONT)
         self._frozen.clear()
+
+    @contextmanager
+    def nothing_is_started_again(self) -> Iterator[None]:
+        """Freeze `spike dev`, so that what dies meanwhile stays dead until the end of this."""
+        number = self.stage.number
+        os.kill(number, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            signal_if_there(number, signal.SIGCONT)
 
 
 def keeper_id(index: int) -> str:

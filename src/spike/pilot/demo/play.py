@@ -102,7 +102,7 @@ class _Telling:
             for scene in self._chapter.scenes:
                 click.echo(f"\n{scene.title}")
                 for claim in scene.claims:
-                    if self._broken is not None and self._broken.before == claim.name:
+                    if self._broken is not None and self._broken.before is claim:
                         self._broken.act(world)
                     self._check(claim, world)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from spike.pilot.demo.claim import claim, require, require_equal
 from spike.pilot.demo.keeper.world import PATH, KeeperWorld
-from spike.pilot.demo.keeper_stage import INDEXES, RESTORE, keeper_id
+from spike.pilot.demo.keeper_stage import INDEXES, keeper_id
 from spike.pilot.demo.ledger import require_all_secrets
 from spike.pilot.demo.stage import descendants, is_there, wait_until
 from spike.pilot.dev.keeper import CURRENT
@@ -47,9 +47,7 @@ def status_says_what_is_missing(world: KeeperWorld) -> str:
 @claim("the password brings it back, with every secret")
 def password_brings_it_back(world: KeeperWorld) -> None:
     """Restore as a person would."""
-    ran = world.stage.run_as(
-        *(RESTORE, "spike", "restore", "--password-stdin", "--yes"), given=world.stage.password
-    )
+    ran = world.try_restore(given=world.stage.password)
     require(ran.code == 0, f"the password is refused: {ran.errors.strip()}")
     require_equal(world.stage.state(), "open", "the state of the store")
     require_all_secrets(world.stage, world.acknowledged)

@@ -9,9 +9,10 @@ from pathlib import Path
 from spike.pilot.demo.claim import claim, require, require_equal
 from spike.pilot.demo.keeper.loss import lose_nexus_and_two, wait_for_new_shares
 from spike.pilot.demo.keeper.world import PATH, KeeperWorld
-from spike.pilot.demo.keeper_stage import RECOVER, RESTORE
+from spike.pilot.demo.keeper_stage import RECOVER
 from spike.pilot.demo.ledger import require_all_secrets
 from spike.pilot.demo.stage import Ran, files_below
+from spike.pilot.demo.world import RESTORE
 from spike.pilot.dev.keeper import THRESHOLD
 
 

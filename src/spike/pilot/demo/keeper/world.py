@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,10 +13,10 @@ from typing import Final
 
 from spike.error import ClaimError
 from spike.pilot.demo.keeper.liar import LISTENS
-from spike.pilot.demo.keeper_stage import SVID_LIFETIME, KeeperStage, keeper_id
-from spike.pilot.demo.stage import Stage, descendants, signal_if_there, wait_until
+from spike.pilot.demo.keeper_stage import KeeperStage, keeper_id
+from spike.pilot.demo.stage import descendants, signal_if_there, wait_until
+from spike.pilot.demo.world import world_of
 from spike.pilot.dev.part import tethered
-from spike.pilot.dev.place import DevPlace, throw_away_directory
 
 PATH: Final = "shop/database"
 
@@ -37,16 +35,6 @@ class KeeperWorld(KeeperStage):
     def old_copy(self) -> Path:
         """Store and backup place as they were yesterday."""
         return self.directory / "yesterday"
-
-    @contextmanager
-    def nothing_is_started_again(self) -> Iterator[None]:
-        """Freeze `spike dev`, so that what dies meanwhile stays dead until the end of this."""
-        number = self.stage.number
-        os.kill(number, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            signal_if_there(number, signal.SIGCONT)
 
     def replace_by_liar(self, index: int, identity: str) -> None:
         """Kill a Keeper and start a liar with an identity on its port, before anything can take it.
@@ -69,6 +57,7 @@ class KeeperWorld(KeeperStage):
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+            self.ends.callback(self.end_liar)
             self.liar_id = identity
             wait_until(lambda: LISTENS in self.liar_was_asked(), _LISTEN_LIMIT_S, "no liar listens")
 
@@ -104,15 +93,7 @@ class KeeperWorld(KeeperStage):
 @contextmanager
 def keeper_world() -> Iterator[KeeperWorld]:
     """Set the scene in a new directory; stop and delete everything at the end."""
-    directory = throw_away_directory()
-    world = KeeperWorld(Stage(DevPlace(directory / "dev"), SVID_LIFETIME), directory)
-    try:
-        world.stage.start()
+    with world_of(KeeperWorld) as world:
         world.stage.run_well("spike", "secret", "put", PATH, "password=first")
         world.acknowledged[PATH] = "first"
         yield world
-    finally:
-        world.thaw()
-        world.end_liar()
-        world.stage.stop()
-        shutil.rmtree(directory)

@@ -49,7 +49,7 @@ def store_is_locked(world: MainWorld) -> None:
 def wrong_password(world: MainWorld) -> None:
     """Ten good words that are not the ones."""
     words = world.stage.password.split("-")
-    _require_refusal(world, lambda: world.try_restore("-".join(reversed(words))), "password")
+    _require_refusal(world, lambda: world.try_restore(given="-".join(reversed(words))), "password")
 
 
 @claim("the key backup of another store is refused and named, and changes nothing")
@@ -62,9 +62,8 @@ def foreign_backup(world: MainWorld) -> None:
         shutil.copyfile(backup, world.foreign_backup)
     finally:
         other.stop()
-    _require_refusal(
-        world, lambda: world.try_restore(other.password, world.foreign_backup), "store"
-    )
+    named = ("--backup", str(world.foreign_backup))
+    _require_refusal(world, lambda: world.try_restore(*named, given=other.password), "store")
 
 
 @claim("a damaged key backup is refused and named, and changes nothing")
@@ -74,9 +73,12 @@ def damaged_backup(world: MainWorld) -> None:
     middle = len(content) // 2
     changed = b"A" if content[middle : middle + 1] != b"A" else b"B"
     broken = world.directory / "damaged-backup"
+    named = ("--backup", str(broken))
     for damaged in (content[:middle] + changed + content[middle + 1 :], content[:-20]):
         broken.write_bytes(damaged)
-        _require_refusal(world, lambda: world.try_restore(world.stage.password, broken), *_DAMAGE)
+        _require_refusal(
+            world, lambda: world.try_restore(*named, given=world.stage.password), *_DAMAGE
+        )
 
 
 @claim("the password brings the key back, and every acknowledged secret is there")
@@ -96,7 +98,7 @@ def old_store(world: MainWorld) -> None:
     shutil.copytree(world.old_store, store)
     world.stage.start()
     try:
-        _require_refusal(world, lambda: world.try_restore(world.stage.password), "old copy")
+        _require_refusal(world, lambda: world.try_restore(given=world.stage.password), "old copy")
     finally:
         world.stage.kill_all()
         shutil.rmtree(store)
@@ -107,9 +109,8 @@ def old_store(world: MainWorld) -> None:
 @claim("yesterday's key backup is refused and named, and changes nothing")
 def old_backup(world: MainWorld) -> None:
     """The backup of before the restore."""
-    _require_refusal(
-        world, lambda: world.try_restore(world.stage.password, world.old_backup), "older"
-    )
+    named = ("--backup", str(world.old_backup))
+    _require_refusal(world, lambda: world.try_restore(*named, given=world.stage.password), "older")
 
 
 @claim("the key backup from the backup place brings the key back too, with every secret")

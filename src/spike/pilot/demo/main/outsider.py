@@ -143,6 +143,7 @@ def begin_to_expire(world: MainWorld) -> None:
     """Take the SVID of this moment and a connection with it, both to be kept past its end."""
     material = fetch_material(world.socket, _TIMEOUT_S)
     world.expiring = Visitor(world.stage.port, material)
+    world.ends.callback(world.expiring.close)
 
 
 def _workload_status(world: MainWorld) -> Status:

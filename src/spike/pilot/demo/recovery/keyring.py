@@ -51,11 +51,11 @@ def keyring_is_lost(world: RecoveryWorld) -> str:
 def newest_backup_is_enough(world: RecoveryWorld) -> str:
     """Bring the older one; bring the one in the backup place; compare every secret."""
     password = world.stage.password
-    refused = world.restore("--yes", "--backup", str(world.older_backup), given=password)
+    refused = world.try_restore("--backup", str(world.older_backup), given=password)
     require_equal(refused.code, 1, "the exit code of a restore from the older one")
     require("old" in refused.errors, f"the reason given is: {refused.errors.strip()}")
     began_s = time.monotonic()
-    ran = world.restore("--yes", "--backup", str(world.key_backup()), given=password)
+    ran = world.try_restore("--backup", str(world.key_backup()), given=password)
     return world.require_back(ran, began_s)
 
 
@@ -64,7 +64,7 @@ def another_slot_is_enough(world: RecoveryWorld) -> str:
     """Kill all of them at once; restore by the second slot."""
     world.lose_memory()
     began_s = time.monotonic()
-    ran = world.restore("--yes", "--slot", _SECOND, given=world.second_password)
+    ran = world.try_restore("--slot", _SECOND, given=world.second_password)
     return world.require_back(ran, began_s)
 
 

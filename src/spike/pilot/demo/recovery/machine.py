@@ -10,13 +10,10 @@ from spike.lifecycle.password import generate
 from spike.pilot.demo import census
 from spike.pilot.demo.claim import claim, require, require_equal
 from spike.pilot.demo.ledger import require_all_secrets
-from spike.pilot.demo.recovery.world import (
-    PREFIX,
-    RecoveryWorld,
-    make_store,
-    new_stage,
-)
-from spike.pilot.demo.stage import descendants, files_below, is_there, wait_until
+from spike.pilot.demo.recovery.world import PREFIX, RecoveryWorld, make_store
+from spike.pilot.demo.stage import Stage, descendants, files_below, is_there, wait_until
+from spike.pilot.demo.world import SVID_LIFETIME
+from spike.pilot.dev.place import DevPlace
 
 _ROTATED_LIMIT_S = 60.0
 
@@ -40,12 +37,12 @@ def empty_machine_comes_up(world: RecoveryWorld) -> str:
     password = world.stage.password
     world.stage.kill_all()
     shutil.rmtree(world.stage.place.directory)
-    world.stage = new_stage(world.directory / "new")
+    world.stage = Stage(DevPlace(world.directory / "new"), SVID_LIFETIME, init=False)
     world.stage.start()
     world.stage.password = password
     require_equal(world.stage.state(), "uninitialized", "the state of the empty machine")
     began_s = time.monotonic()
-    ran = world.restore("--from", str(world.system_backup), "--yes", given=password)
+    ran = world.try_restore("--from", str(world.system_backup), given=password)
     back = world.require_back(ran, began_s)
     require(str(world.told()["lineage"]) != world.lineage, "it is the lineage of before")
     return back
@@ -78,7 +75,7 @@ def says_what_is_lost(world: RecoveryWorld) -> str:
     world.system_backup.unlink()
     for backup in files_below(world.stage.place.backup):
         backup.unlink()
-    tried = world.restore("--yes", given=generate().decode())
+    tried = world.try_restore(given=generate().decode())
     require_equal(tried.code, 1, "the exit code of a restore by a guessed password")
     before = world.database.read_bytes()
     ran = world.stage.run("spike", "factory-reset", "--dry-run", "--format", "json")

@@ -8,10 +8,11 @@ import time
 from contextlib import closing
 
 from spike.pilot.demo.claim import claim, require, require_equal
-from spike.pilot.demo.keeper_stage import RECOVER, RESTORE, RESUPPLY_LIMIT_S, keeper_id
+from spike.pilot.demo.keeper_stage import RECOVER, RESUPPLY_LIMIT_S, keeper_id
 from spike.pilot.demo.ledger import require_all_secrets
 from spike.pilot.demo.recovery.world import PREFIX, SECRETS, RecoveryWorld
 from spike.pilot.demo.stage import files_below, wait_until
+from spike.pilot.demo.world import RESTORE
 from spike.pilot.dev.keeper import THRESHOLD
 from spike.pilot.dev.world import NEXUS_ID
 
@@ -51,7 +52,7 @@ def password_is_enough(world: RecoveryWorld) -> str:
     """Kill all of them at once; restore as a person would; compare every secret; ask the Keepers."""
     world.lose_memory()
     began_s = time.monotonic()
-    return world.require_back(world.restore("--yes", given=world.stage.password), began_s)
+    return world.require_back(world.try_restore(given=world.stage.password), began_s)
 
 
 @claim("Nexus and all Keepers are lost once more: recovery shards bring everything back")

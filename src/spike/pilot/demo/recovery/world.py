@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +10,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from spike.lifecycle.password import generate
-from spike.pilot.demo import census
 from spike.pilot.demo.claim import require, require_equal
-from spike.pilot.demo.keeper_stage import INDEXES, RESTORE, SVID_LIFETIME, KeeperStage, keeper_id
+from spike.pilot.demo.keeper_stage import INDEXES, KeeperStage, keeper_id
 from spike.pilot.demo.ledger import fill, require_all_secrets
-from spike.pilot.demo.stage import Ran, Stage, signal_if_there
-from spike.pilot.dev.place import DevPlace, throw_away_directory
+from spike.pilot.demo.stage import Ran, Stage
+from spike.pilot.demo.world import world_of
 from spike.pilot.dev.world import NEXUS_ID
 
 SECRETS: Final = 1_000
@@ -36,11 +33,6 @@ class RecoveryWorld(KeeperStage):
     generation: int = 0
 
     @property
-    def database(self) -> Path:
-        """The store's file."""
-        return census.database(self.stage.place.store)
-
-    @property
     def shards(self) -> Path:
         """Where the recovery shards lie, a file each."""
         return self.directory / "shards"
@@ -55,37 +47,18 @@ class RecoveryWorld(KeeperStage):
         """A key backup that was overtaken."""
         return self.directory / "older-backup"
 
-    def key_backup(self) -> Path:
-        """Return the one key backup that is in force.
-
-        Raises:
-            ClaimError: there is not exactly one.
-        """
-        found = list(self.stage.place.backup.glob("*.key-backup"))
-        require_equal(len(found), 1, "the number of key backups")
-        return found[0]
-
     def lose_memory(self) -> None:
         """Kill Nexus and every Keeper at once; wait until they run again and say that nothing brings the key back.
 
         Raises:
             ClaimError: it comes back all the same.
         """
-        stopped = self.stage.number
-        signal_if_there(stopped, signal.SIGSTOP)
-        try:
+        with self.nothing_is_started_again():
             self.kill(NEXUS_ID, *(keeper_id(index) for index in INDEXES))
-        finally:
-            signal_if_there(stopped, signal.SIGCONT)
         served = self.stage.events_until("served", _LOCKED_LIMIT_S)[-1]
         require_equal(served["state"], "locked", "the state of the store")
         read = self.stage.run("spike", "secret", "get", f"{PREFIX}/0")
         require_equal(read.code, 3, "the exit code of a read")
-
-    def restore(self, *options: str, given: str) -> Ran:
-        """Run `spike restore` under the restore role, a password on its standard input."""
-        command = ("spike", "restore", "--password-stdin", *options)
-        return self.stage.run_as(RESTORE, *command, given=given)
 
     def require_back(self, ran: Ran, began_s: float) -> str:
         """Go on if a restore has succeeded, all secrets are there, and every Keeper has a share of a new set.
@@ -128,11 +101,6 @@ class RecoveryWorld(KeeperStage):
         return self.stage.status()[1]
 
 
-def new_stage(directory: Path) -> Stage:
-    """Return a machine with nothing on it."""
-    return Stage(DevPlace(directory), SVID_LIFETIME, init=False)
-
-
 def make_store(stage: Stage) -> None:
     """Make a store there, with a generated password.
 
@@ -146,15 +114,8 @@ def make_store(stage: Stage) -> None:
 @contextmanager
 def recovery_world() -> Iterator[RecoveryWorld]:
     """Set the scene in a new directory; stop and delete everything at the end."""
-    directory = throw_away_directory()
-    world = RecoveryWorld(new_stage(directory / "dev"), directory)
-    try:
-        world.stage.start()
+    with world_of(RecoveryWorld, init=False) as world:
         make_store(world.stage)
         fill(world.stage, PREFIX, SECRETS, world.acknowledged)
         world.note_set()
         yield world
-    finally:
-        world.thaw()
-        world.stage.stop()
-        shutil.rmtree(directory)

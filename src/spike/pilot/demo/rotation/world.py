@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,17 +15,15 @@ from spike.client.nexus import NexusClient
 from spike.error import ClaimError
 from spike.pilot.demo import census
 from spike.pilot.demo.claim import require, require_equal
-from spike.pilot.demo.keeper_stage import SVID_LIFETIME, KeeperStage
+from spike.pilot.demo.keeper_stage import KeeperStage
 from spike.pilot.demo.ledger import fill
 from spike.pilot.demo.rotation.traffic import Traffic
-from spike.pilot.demo.stage import Stage, wait_until
-from spike.pilot.dev.place import DevPlace, throw_away_directory
-from spike.spiffe.background_source import BackgroundSource
+from spike.pilot.demo.stage import wait_until
+from spike.pilot.demo.world import world_of
 from spike.wire.rotation import Rotation
 
 SECRETS: Final = 1_000
 PREFIX: Final = "shop/order"
-_SOURCE_TIMEOUT_S: Final = 10.0
 _PHASE_LIMIT_S: Final = 50.0
 
 
@@ -34,42 +31,12 @@ _PHASE_LIMIT_S: Final = 50.0
 class RotationWorld(KeeperStage):
     """The stage, and what the story has brought about so far."""
 
-    traffic: Traffic | None = None
+    requests: Traffic = field(init=False)
+    """The requests that are made all the time."""
     rotation_id: str = ""
     at_kill: Counter[int] = field(default_factory=Counter)
     figures: dict[str, str] = field(default_factory=dict)
     old_blob: tuple[census.Name, bytes] | None = None
-
-    @property
-    def database(self) -> Path:
-        """The store's file."""
-        return census.database(self.stage.place.store)
-
-    @property
-    def old_backup(self) -> Path:
-        """A key backup from before the first rotation."""
-        return self.directory / "old-backup"
-
-    @property
-    def old_store(self) -> Path:
-        """A copy of the store from before the first rotation."""
-        return self.directory / "old-store"
-
-    @property
-    def requests(self) -> Traffic:
-        """The requests that are made all the time."""
-        assert self.traffic is not None
-        return self.traffic
-
-    def key_backup(self) -> Path:
-        """Return the one key backup that is in force.
-
-        Raises:
-            ClaimError: there is not exactly one.
-        """
-        found = list(self.stage.place.backup.glob("*.key-backup"))
-        require_equal(len(found), 1, "the number of key backups")
-        return found[0]
 
     def opened_by_old_backup(self, store: Path) -> dict[str, Any]:
         """Open the old key backup with its password in a process, and tell what its keys open in a store.
@@ -187,20 +154,8 @@ class RotationWorld(KeeperStage):
 @contextmanager
 def rotation_world() -> Iterator[RotationWorld]:
     """Set the scene in a new directory; stop and delete everything at the end."""
-    directory = throw_away_directory()
-    world = RotationWorld(Stage(DevPlace(directory / "dev"), SVID_LIFETIME), directory)
-    stage = world.stage
-    try:
-        stage.start()
-        fill(stage, PREFIX, SECRETS, world.acknowledged)
-        source = BackgroundSource.open(f"unix://{stage.place.workload_socket}", _SOURCE_TIMEOUT_S)
-        world.traffic = Traffic(stage.port, source)
-        try:
-            yield world
-        finally:
-            world.traffic.stop()
-            source.close()
-    finally:
-        world.thaw()
-        stage.stop()
-        shutil.rmtree(directory)
+    with world_of(RotationWorld) as world:
+        fill(world.stage, PREFIX, SECRETS, world.acknowledged)
+        world.requests = Traffic(world.stage.port, world.open_source())
+        world.ends.callback(world.requests.stop)
+        yield world
