@@ -25,6 +25,7 @@ NAMES = (
     "rotation",
     "emergency",
     "system_backup",
+    "drill",
 )
 
 

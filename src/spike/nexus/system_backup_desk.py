@@ -31,7 +31,7 @@ from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.ability import CanSnapshot, Snapshot
 from spike.storage.protocol import Record, Store
 
-PART_BYTES: Final = 128 << 10
+PART_BYTES: Final = 64 << 10
 """A part ends with the record that brings it to this size."""
 IDLE_S: Final = 60.0
 LEAST_RATE_BYTES_S: Final = 64 << 10

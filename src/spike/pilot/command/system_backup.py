@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -12,6 +14,8 @@ from spike.pilot.output import Format
 from spike.pilot.progress import Line, bar, size
 from spike.pilot.session import Session
 
+_NICENESS: Final = 15
+"""Where Nexus is on the same machine, its callers come first."""
 _UNPROVEN = (
     "Every byte fits its digest. Who made the file shows only when it is opened: "
     "spike restore --from FILE --dry-run"
@@ -44,6 +48,7 @@ def create(*, file: Path, output_format: Format) -> None:
     """
     system_backup_file.require_free(file)
     session, line = Session.of_process(), Line()
+    os.nice(_NICENESS)
     with session.connect() as nexus:
         begun = nexus.begin_system_backup(place_of(file))
 
