@@ -23,8 +23,7 @@ from bench.rotation import filled
 
 from around_kit import PASSWORD, surroundings
 from nexus_kit import SUPERUSER, RunningNexus, running
-from rotating_kit import emergency, put, until
-from spike.lifecycle.keyring import Phase
+from rotating_kit import emergency, put
 from spike.nexus.performer import Performer
 from spike.nexus.record_check import header_generation
 from spike.storage.protocol import SECRET
@@ -97,8 +96,6 @@ async def _measured(count: int) -> dict[str, float]:
             await asyncio.gather(*tasks)
             under = await _generations(nexus)
             old = [at for path, at in writers.acknowledged.items() if under.get(path) == 1]
-            await nexus.rotations.resume(SUPERUSER)
-            await until(nexus, Phase.VERIFIED, Phase.FINALIZING, "finalized")
             return {
                 "asked for until the keyring is marked, s": reserved - began,
                 "asked for until the root key is replaced, s": flipped - began,

@@ -189,6 +189,7 @@ async def test_an_undo_in_the_middle_of_a_rotation_brings_back_a_store_that_rota
         async with nexus_with(holding) as nexus:
             await received(nexus, whole.root, whole.raw, accept=True)
             await supplied(nexus)
+            former = nexus.vault.opened.ring.root
             await nexus.rotations.start(asked(), SUPERUSER)
             await holding.reached.wait()
             undoing = asyncio.create_task(undo(nexus.keepers, nexus.rotation_loop, RESTORE))
@@ -196,6 +197,7 @@ async def test_an_undo_in_the_middle_of_a_rotation_brings_back_a_store_that_rota
             holding.go_on.set()
             undone = await undoing
             assert (undone.phase, undone.lineage) == (Phase.LOCKED, lineage)
+            await eventually(lambda: former.wiped)
             if point in (Point.DISTRIBUTED, Point.BACKED_UP):  # before the flip nothing of it stays
                 assert all(keeper.staged_set is None for keeper in around.keepers.values())
             # What the Keepers hold is the key of the life that was undone; empty they take this one's.

@@ -197,6 +197,9 @@ class RotationLoop:
     async def _turn(self) -> float:
         """Do what is due; return after how many seconds to look again."""
         if not self._vault.is_open:
+            async with self._step_lock:
+                self._let_go()
+                await self._wipe_formers()
             return _IDLE_S
         if self._is_unsure:
             return _UNSURE_S
@@ -367,7 +370,10 @@ class RotationLoop:
             return
         del self._formers[: len(formers)]
         for ring in formers:
-            ring.wipe_except(self._vault.opened.ring)
+            if self._vault.is_open:
+                ring.wipe_except(self._vault.opened.ring)
+            else:
+                ring.wipe()
 
     async def _requests_over(self) -> bool:
         await self._vault.in_use.over()

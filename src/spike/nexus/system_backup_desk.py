@@ -36,7 +36,7 @@ PART_BYTES: Final = 64 << 10
 IDLE_S: Final = 60.0
 LEAST_RATE_BYTES_S: Final = 64 << 10
 _ATTEMPTS: Final = 8
-REST: Final = 4
+REST: Final = 8
 """Where others are served, so many times as long as a part took nothing is done: a fifth of a busy Nexus."""
 _LONGEST_REST_S: Final = 1.0
 _TURNS: Final = 3
