@@ -108,6 +108,9 @@ class SqliteSnapshot:
         return found
 
     def _end(self) -> None:
+        if self._rows is not None:
+            # A connection with rows left to give is not closed: its transaction would last on.
+            self._rows.close()
         if self._connection is not None:
             self._connection.close()
 

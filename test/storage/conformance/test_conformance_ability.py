@@ -83,6 +83,22 @@ async def test_records_of_a_snapshot_come_in_the_order_of_kind_key_and_version(
     await snapshot.close()
 
 
+async def test_a_snapshot_that_was_not_read_to_its_end_leaves_nothing_behind(store: Store) -> None:
+    if not isinstance(store, CanSnapshot):
+        pytest.skip("this engine takes no snapshots")
+    await store.apply([new(f"a{number:03d}") for number in range(50)], fence=None)
+    snapshot = await store.snapshot()
+    await snapshot.read(20)
+    await store.apply([new("b")], fence=None)
+    await snapshot.close()
+    assert await store.purge(1 << 30) == 0
+    if isinstance(store, CanSetAside):
+        other = await store.snapshot()
+        await other.read(20)
+        await store.set_aside("one")
+        assert await store.census() == {}
+
+
 async def test_a_store_closes_with_a_snapshot_open(place: Place) -> None:
     store = await place.open()
     if not isinstance(store, CanSnapshot):
