@@ -13,7 +13,15 @@ import pytest
 
 from around_kit import eventually, states, surroundings
 from lifecycle_kit import with_next_cipher
-from nexus.test_nexus_system_restore import Made, opened_again, received, whole
+from nexus.test_nexus_system_restore import (
+    PART_BYTES,
+    Made,
+    opened_again,
+    previewed,
+    received,
+    send,
+    whole,
+)
 from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from rotating_kit import Holding, asked, get, put, rotated
 from spike.error import NotReadyError
@@ -209,3 +217,26 @@ async def test_an_undo_in_the_middle_of_a_rotation_brings_back_a_store_that_rota
             await supplied(nexus)
             await rotated(nexus)
             assert await get(nexus, "own") == "v"
+
+
+@pytest.mark.parametrize("ending", ["undo", "reset"])
+async def test_no_part_of_a_file_reaches_what_came_in_the_place_of_its_restore(
+    whole: Made, ending: str
+) -> None:
+    store = MemoryStore()
+    async with running(store=store):
+        pass
+    async with running(store=store, born=False) as nexus:
+        _, preview = await previewed(nexus, whole.raw, set_aside=True)
+        assert (await send(nexus, preview["confirm"], 0, whole.raw[:PART_BYTES]))[0] == 200
+        if ending == "undo":
+            await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
+        else:
+            desk = ResetDesk(nexus.keepers, nexus.rotation_loop)
+            _, phrase = await desk.ask(SUPERUSER, "")
+            await desk.carry_out(SUPERUSER, phrase, "")
+        before = await store.census()
+        piece = whole.raw[PART_BYTES : 2 * PART_BYTES]
+        status, answer = await send(nexus, preview["confirm"], 1, piece)
+        assert (status, answer["err"]) == (400, "refused_expired")
+        assert await store.census() == before
