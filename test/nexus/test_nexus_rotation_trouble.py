@@ -18,12 +18,13 @@ from nexus_kit import SUPERUSER, RunningNexus, running
 from proxy_store import Faulty
 from rotating_kit import PATIENCE_S, asked, decrypt, encrypt, generations, get, put, until
 from size import record, seed, size
-from spike.error import SettingError, SpikeError
+from spike.error import SettingError, SpikeError, StoreUnavailableError
 from spike.lifecycle import backup
 from spike.lifecycle.keyring import KeyPurpose, Phase
 from spike.lifecycle.state import State
 from spike.lifecycle.supply import KeeperState
 from spike.nexus.performer import Performer, Point
+from spike.nexus.rotation_view import RotationView
 from spike.storage.registry import open_store
 
 T = TypeVar("T")
@@ -346,3 +347,50 @@ async def test_twenty_starts_at_once_over_connections_of_their_own_are_one_rotat
         assert [told["started"] for _, told in answers].count(True) == 1
         await until(nexus, Phase.VERIFIED)
         assert len(nexus.vault.opened.document.roots) == 2
+
+
+class Failing(Performer):
+    """Fails at the pending backup, once, and then waits before that is cleared away."""
+
+    def __init__(self) -> None:
+        self.has_failed = False
+        self.clears, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def do(self, point: Point, act: Callable[[], Awaitable[T]]) -> T:
+        if point is Point.PENDING and not self.has_failed:
+            self.has_failed = True
+            raise StoreUnavailableError("the disk is full")
+        if point is Point.CLEAR_PENDING and self.has_failed:
+            self.clears.set()
+            await self.go_on.wait()
+        return await act()
+
+
+async def test_who_begins_while_a_failed_one_is_cleared_away_keeps_his_keys(tmp_path: Path) -> None:
+    performer = Failing()
+    async with running(tmp_path / "data", place=tmp_path / "place", performer=performer) as nexus:
+        await put(nexus, "a", "value")
+        await nexus.rotations.start(asked(), SUPERUSER)
+        async with asyncio.timeout(PATIENCE_S):
+            await performer.clears.wait()
+            assert nexus.rotations.is_busy, "what a failure clears away is of the step that failed"
+            start = asyncio.create_task(nexus.rotations.start(asked(window_s=0), SUPERUSER))
+            performer.go_on.set()
+            started = await start
+        ended = await until_of(nexus, started.id)
+        assert (ended.phase, ended.attempt) == ("finalized", 1)
+        assert await get(nexus, "a") == "value"
+
+
+async def until_of(nexus: RunningNexus, rotation_id: str) -> RotationView:
+    """Return how a rotation has ended; the one before it may have failed."""
+
+    def found() -> RotationView | None:
+        view = nexus.rotations.view()
+        has_ended = view is not None and view.phase in ("finalized", "failed", "dropped")
+        return view if view is not None and has_ended and view.id == rotation_id else None
+
+    await eventually(lambda: found() is not None, PATIENCE_S)
+    view = found()
+    assert view is not None
+    return view

@@ -203,15 +203,16 @@ class RotationLoop:
             return _IDLE_S
         if self._is_unsure:
             return _UNSURE_S
-        try:
-            async with self._step_lock:
+        async with self._step_lock:
+            try:
                 await self._wipe_formers()
                 pause_s = await self._next()
-        except SpikeError as error:
-            return await self._failed(error.message)
-        except Exception:  # noqa: BLE001  a loop that ends would be missed by nobody
-            _log.exception("a rotation met a fault of Nexus; it goes on")
-            return await self._failed("a fault of Nexus; see its log")
+            # What a failure ends and clears away is of the same step: nobody begins anything meanwhile.
+            except SpikeError as error:
+                return await self._failed(error.message)
+            except Exception:  # noqa: BLE001  a loop that ends would be missed by nobody
+                _log.exception("a rotation met a fault of Nexus; it goes on")
+                return await self._failed("a fault of Nexus; see its log")
         self._pause_s = FIRST_PAUSE_S
         if not self._rests:
             self._fault = ""
