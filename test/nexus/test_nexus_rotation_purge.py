@@ -17,6 +17,8 @@ from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.state import State
 from spike.nexus.performer import Performer, Point
 from spike.nexus.record_check import SEALED_KINDS
+from spike.nexus.rotation_end import PURGE_AGAIN_S, purge
+from spike.storage.ability import CanSnapshot
 
 T = TypeVar("T")
 
@@ -217,3 +219,33 @@ async def test_who_comes_at_the_moment_of_the_end_does_not_take_it_out_of_sight(
         assert (ended.id == first.id) == (command == "abort")
         told = await kinds_of(nexus, first.id)
         assert told[-2:] == ["rotation-finalized", "rotation-checked after"]
+
+
+class Clocked(Performer):
+    """Notes when each step of a purge begins, and lets something happen before the third."""
+
+    def __init__(self, before_the_third: Callable[[], Awaitable[None]]) -> None:
+        self._before_the_third = before_the_third
+        self.begins: list[float] = []
+
+    async def do(self, _point: Point, act: Callable[[], Awaitable[T]]) -> T:
+        self.begins.append(asyncio.get_running_loop().time())
+        if len(self.begins) == 3:
+            await self._before_the_third()
+        return await act()
+
+
+async def test_a_purge_rests_while_a_reader_of_an_older_state_keeps_it_from_its_end(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path / "data") as nexus:
+        await eventually(lambda: not nexus.rotations.is_busy, PATIENCE_S)
+        assert isinstance(nexus.store, CanSnapshot)
+        snapshot = await nexus.store.snapshot()
+        performer = Clocked(snapshot.close)
+        await put(nexus, "a", "value")
+        async with asyncio.timeout(PATIENCE_S):
+            assert await purge(nexus.vault, performer)
+        _, second, third = performer.begins[:3]
+        assert third - second >= PURGE_AGAIN_S > 0
+        assert (await nexus.store.health()).reclaimable_bytes == 0

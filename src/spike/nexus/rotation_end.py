@@ -5,6 +5,7 @@ The proof reads the stored bytes themselves, through a key ring that does not ho
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from spike.storage.protocol import RecordId
 _log: Final = logging.getLogger("spike.nexus.rotation")
 PURGE_BYTES: Final = 8 << 20
 """What one step of a purge works on: it holds up writers for some tens of milliseconds."""
+PURGE_AGAIN_S: Final = 0.1
+"""After a step that brought it no further, a purge rests so long."""
 
 
 @dataclass(slots=True)
@@ -103,8 +106,12 @@ async def purge(vault: Vault, performer: Performer) -> bool:
     async def step() -> int:
         return await vault.store.purge(PURGE_BYTES)
 
-    while await performer.do(Point.PURGE, step):
-        pass
+    left = await performer.do(Point.PURGE, step)
+    while left:
+        before, left = left, await performer.do(Point.PURGE, step)
+        if left >= before:
+            # Somebody reads an older state, a system backup for one, and so it cannot be overwritten yet.
+            await asyncio.sleep(PURGE_AGAIN_S)
     return True
 
 
