@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from pathlib import Path
 from typing import Any
 
@@ -180,3 +181,34 @@ async def test_a_reader_that_is_too_slow_is_sent_away(
         monkeypatch.setattr(system_backup_desk, "IDLE_S", 0.0)
         status, answer = await read(nexus, session, 1)
         assert (status, answer["err"]) == (400, "refused_expired")
+
+
+async def test_who_is_made_to_wait_by_nexus_is_no_slow_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("PART_BYTES", 1),
+        ("REST", 10**6),
+        ("_LONGEST_REST_S", 0.15),
+        ("IDLE_S", 2.0),
+        ("LEAST_RATE_BYTES_S", 1 << 40),
+    ):
+        monkeypatch.setattr(system_backup_desk, name, value)
+
+    async def others() -> None:
+        while True:
+            time.sleep(0.000_5)  # noqa: ASYNC251  (as a request that is served takes the loop)
+            await asyncio.sleep(0)
+
+    async with running(tmp_path / "data") as nexus:
+        for number in range(8):
+            asked: dict[str, object] = {"path": f"a/{number}", "values": {"k": "v"}}
+            assert (await nexus.call(SUPERUSER, "/v1/store/secrets", asked))[0] == 200
+        desk = SystemBackupDesk(nexus.vault)
+        busy = asyncio.create_task(others())
+        begun_s, part = time.monotonic(), 0
+        started = await desk.begin("somebody")
+        while not (await desk.read("somebody", started.session, part)).last:
+            part += 1
+        busy.cancel()
+        assert time.monotonic() - begun_s > 2.0, "it was not made to wait"

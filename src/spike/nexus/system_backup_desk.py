@@ -5,7 +5,8 @@ the snapshot of the engine shows it, whatever is written, also a rotation: both 
 keyring that names both. Nothing is opened here: records leave as they are sealed.
 
 A backup in progress holds the engine's space and a key derived for its manifest, so it ends: IDLE_S after the last
-part was read, or when it is slower than LEAST_RATE_BYTES_S on the whole.
+part was read, or when its reader is slower than LEAST_RATE_BYTES_S on the whole. What Nexus itself takes for a part,
+and rests behind it, is not the reader's.
 """
 
 from __future__ import annotations
@@ -195,12 +196,12 @@ class _Running:
         self._sent_bytes = 0
         self._number = -1
         self._part = Part(b"", last=False)
-        self._worked_s = 0.0
+        self._worked_s = self._own_s = 0.0
         self._was_busy = False
 
     def is_overdue(self, now: float) -> bool:
         """Tell whether it is read too slowly."""
-        return now - self._began > IDLE_S + self._sent_bytes / LEAST_RATE_BYTES_S
+        return now - self._began - self._own_s > IDLE_S + self._sent_bytes / LEAST_RATE_BYTES_S
 
     def is_idle(self, now: float) -> bool:
         """Tell whether nobody has read a part for IDLE_S."""
@@ -217,6 +218,7 @@ class _Running:
         self._part = await self._next()
         await self._look_around()
         self._worked_s = time.monotonic() - began
+        self._own_s += self._worked_s
         self._number = number
         self._sent_bytes += len(self._part.data)
         self._read_at = time.monotonic()
@@ -229,7 +231,9 @@ class _Running:
         rest_s, self._worked_s = self._worked_s * REST * self._was_busy, 0.0
         self._was_busy = False
         if rest_s:
+            began = time.monotonic()
             await asyncio.sleep(min(rest_s, _LONGEST_REST_S))
+            self._own_s += time.monotonic() - began
 
     async def _look_around(self) -> None:
         """Let the others have their turn, and note whether there were any."""
