@@ -17,6 +17,7 @@ from nexus.test_nexus_system_restore import (
     PART_BYTES,
     Made,
     opened_again,
+    opened_with,
     previewed,
     received,
     send,
@@ -26,6 +27,7 @@ from nexus_kit import RESTORE, SUPERUSER, RunningNexus, running
 from rotating_kit import Holding, asked, get, put, rotated
 from spike.error import NotReadyError
 from spike.lifecycle.keyring import decode_untrusted
+from spike.lifecycle.refusal import RefusalError
 from spike.lifecycle.supply import KeeperState
 from spike.nexus.factory_reset import ResetDesk
 from spike.nexus.opened import Opened, Phase
@@ -219,6 +221,15 @@ async def test_an_undo_in_the_middle_of_a_rotation_brings_back_a_store_that_rota
             assert await get(nexus, "own") == "v"
 
 
+async def ended(nexus: RunningNexus, ending: str) -> None:
+    if ending == "undo":
+        await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
+        return
+    desk = ResetDesk(nexus.keepers, nexus.rotation_loop)
+    _, phrase = await desk.ask(SUPERUSER, "")
+    await desk.carry_out(SUPERUSER, phrase, "")
+
+
 @pytest.mark.parametrize("ending", ["undo", "reset"])
 async def test_no_part_of_a_file_reaches_what_came_in_the_place_of_its_restore(
     whole: Made, ending: str
@@ -229,14 +240,28 @@ async def test_no_part_of_a_file_reaches_what_came_in_the_place_of_its_restore(
     async with running(store=store, born=False) as nexus:
         _, preview = await previewed(nexus, whole.raw, set_aside=True)
         assert (await send(nexus, preview["confirm"], 0, whole.raw[:PART_BYTES]))[0] == 200
-        if ending == "undo":
-            await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
-        else:
-            desk = ResetDesk(nexus.keepers, nexus.rotation_loop)
-            _, phrase = await desk.ask(SUPERUSER, "")
-            await desk.carry_out(SUPERUSER, phrase, "")
+        await ended(nexus, ending)
         before = await store.census()
         piece = whole.raw[PART_BYTES : 2 * PART_BYTES]
         status, answer = await send(nexus, preview["confirm"], 1, piece)
         assert (status, answer["err"]) == (400, "refused_expired")
         assert await store.census() == before
+
+
+@pytest.mark.parametrize("ending", ["undo", "reset"])
+async def test_a_restore_that_waits_for_a_yes_does_not_outlive_its_store(
+    whole: Made, ending: str
+) -> None:
+    store = MemoryStore()
+    async with running(store=store):
+        pass
+    async with running(store=store, born=False) as nexus:
+        await received(nexus, whole.root, whole.raw)
+    async with running(store=store, born=False) as nexus:
+        token = await opened_with(nexus, whole.root, None)
+        await ended(nexus, ending)
+        before = await store.get(KEYRING_ID)
+        with pytest.raises(RefusalError, match="no longer awaited"):
+            await nexus.restores.complete(token, RESTORE)
+        assert await store.get(KEYRING_ID) == before
+        assert not nexus.vault.is_open

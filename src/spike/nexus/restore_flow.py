@@ -77,7 +77,7 @@ class RestoreDesk:
         self.begin_rotation: BeginRotation | None = None
         """Begins a rotation for a reason and returns its id, or None where it cannot begin now."""
         # What `complete` brings back no longer waits by then.
-        vault.on_open.append(self.forget)
+        vault.on_new_state.append(self.forget)
 
     async def preview(self, session: PasswordSession, given: RestoreInput) -> Preview:
         """Open what would be restored and check all of it. Changes nothing.

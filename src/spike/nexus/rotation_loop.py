@@ -66,10 +66,10 @@ class RotationLoop:
         self._is_tidy = False
         self.wanted: Callable[[], Awaitable[object]] | None = None
         """Begins a rotation that is due and could not begin yet."""
-        self._vault.on_open.append(self._look_anew)
+        self._vault.on_new_state.append(self._look_anew)
 
     def _look_anew(self) -> None:
-        """The vault was opened, perhaps with another store: nothing seen of the one before is true of it."""
+        """The vault was opened, or closed, perhaps for another store: nothing seen of the one before is true of it."""
         self._ending, self._is_tidy = None, False
         self._wake.set()
 

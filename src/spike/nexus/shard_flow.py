@@ -95,7 +95,7 @@ class ShardDesk:
         self._threshold = threshold
         # By the origin of the slot, so at most two.
         self._waiting: dict[str, _Waiting] = {}
-        vault.on_open.append(self.forget)
+        vault.on_new_state.append(self.forget)
 
     async def recover(self, actor: str) -> HandedOut:
         """Hand out a new set; the one before is useless from then on.

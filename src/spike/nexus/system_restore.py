@@ -35,7 +35,7 @@ from spike.nexus.place_lineage import keep_foreign
 from spike.nexus.policy_book import PolicyBook
 from spike.nexus.restore_flow import RestoreDesk, raised_list
 from spike.nexus.sealed import SealedStore
-from spike.nexus.store_room import MARK_ID, Mark, is_unfinished, make_room
+from spike.nexus.store_room import MARK_ID, Mark, make_room
 from spike.nexus.vault import KEYRING_ID, Vault
 from spike.storage.protocol import CHANGE_LIMIT, MUST_NOT_EXIST, Delete, Put, Store
 
@@ -74,7 +74,7 @@ class SystemRestoreDesk:
         self._running: _Receiving | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._done: tuple[str, int, Received] | None = None
-        vault.on_open.append(self.forget)
+        vault.on_new_state.append(self.forget)
 
     async def receive(self, actor: str, token: str, part: int, data: bytes, last: bool) -> Received:
         """Take the next part of the file; with the last one, bring the store up.
@@ -136,8 +136,6 @@ class SystemRestoreDesk:
                 store, mark, self._vault.moment(), set_aside=running.set_aside
             )
             _log.warning("a system backup is being restored for %s", found.actor)
-        elif not await is_unfinished(store):
-            raise _expired()  # it was undone, or erased, meanwhile: what lies there now is another state
         try:
             for records in running.parser.feed(data):
                 await _put(store, records)

@@ -71,8 +71,9 @@ class Vault:
         self._swap_lock = asyncio.Lock()
         self.served = 0
         """Requests answered since the start: long work beside them looks here whether there are any."""
-        self.on_open: list[Callable[[], None]] = []
-        """Done as soon as the root key is back, whoever brought it: what waited to bring it back is wiped."""
+        self.on_new_state: list[Callable[[], None]] = []
+        """Done as soon as the root key is back, whoever brought it, and when the vault is closed: what waited to bring
+        it back is wiped, and what was seen of the store before is forgotten."""
         self.in_use = InUse()
         """Counts the requests that work with what is open."""
         self.life, self.seal_count = KeyLife(clock), SealCount()
@@ -180,7 +181,7 @@ class Vault:
         secrets = SecretBook(sealed, self.clock, self._max_versions)
         opened = Opened(ring, revision, raw, sealed, secrets, policies.through(sealed))
         self._opened = await self._drained(opened)
-        for act in self.on_open:
+        for act in self.on_new_state:
             act()
         self.guard.change()
         self.changed.set()
@@ -370,5 +371,7 @@ class Vault:
             self.seal_count.take()
             if opened is not None:
                 opened.ring.wipe()
+            for act in self.on_new_state:
+                act()
         async with self._places.lock:
             pass
