@@ -12,6 +12,7 @@ from reencryption_kit import ROTATION, flip, furnish, under
 from spike.nexus.reencryption import Reencryption
 from spike.nexus.reencryption_pace import (
     LARGE,
+    LONGEST_REST_S,
     POLL_S,
     RELIEF,
     RELIEF_LIMIT,
@@ -122,6 +123,18 @@ async def test_it_rests_longer_where_a_batch_takes_longer_than_it_can_and_learns
     assert await relief(0.005) > RELIEF
     assert max([await relief(0.005) for _ in range(5)]) == pytest.approx(RELIEF_LIMIT)
     assert [await relief(0.005) for _ in range(60)][-1] == pytest.approx(RELIEF)
+
+
+async def test_a_batch_that_waited_for_its_store_is_not_rested_for_as_long() -> None:
+    world = World()
+    pace = world.pace()
+    await pace.permit()
+    world.served += 1
+    world.now_s += 3600
+    pace.note(SMALL, 3600)
+    since_s = world.now_s
+    await pace.permit()
+    assert world.now_s - since_s == pytest.approx(LONGEST_REST_S)
 
 
 async def test_a_maximum_rate_is_kept_over_any_time() -> None:

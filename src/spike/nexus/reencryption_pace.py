@@ -26,6 +26,8 @@ POLL_S: Final = 0.1
 RELIEF: Final = 2.0
 """Beside requests it rests so many times as long as a batch took."""
 RELIEF_LIMIT: Final = 4.0
+LONGEST_REST_S: Final = 5.0
+"""A batch may have waited for a store that was away for hours: nobody is helped by a rest as long."""
 _NOBODY_S: Final = 0.2
 """Nobody is there when so long nothing was asked for."""
 _LATE_S: Final = 0.001_5
@@ -102,7 +104,7 @@ class WalkPace:
             self._due = now
         else:
             self._regulate(took_s)
-            self._due = now + took_s * self._relief
+            self._due = now + min(took_s * self._relief, LONGEST_REST_S)
         rate = self._limits().max_rate
         if rate:
             # What was not used before is gone: after a pause nothing is made up for.
