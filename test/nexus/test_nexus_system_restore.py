@@ -325,8 +325,12 @@ async def test_what_a_store_holds_is_set_aside_only_when_that_was_said_and_comes
             SUPERUSER, "/v1/store/secrets?action=get", {"path": "own"}
         )
         assert (status, answer["data"]) == (200, {"k": "v"})
+        lineage = nexus.vault.opened.document.lineage
         status, answer = await nexus.call(RESTORE, target)
-        assert (status, answer["err"]) == (400, "refused_nothing_aside")
+        assert (status, answer["lineage"], answer.get("aside", "")) == (200, lineage, "")
+        assert nexus.vault.is_open, (
+            "who did not hear the first answer hears it again; nothing else is done"
+        )
 
 
 async def test_the_old_machine_finds_a_foreign_lineage_and_opens_no_more(
@@ -459,6 +463,13 @@ async def test_a_killed_undo_is_completed_by_the_same_command(
     async with after(store) as nexus:
         if (kill_at, victim) != (1, Victim.NEXUS_AFTER):
             await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
+        again = await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
+        assert (again.phase, again.aside) == (Phase.LOCKED, "")
+        await require_own(nexus, root)
+
+
+async def test_where_no_restore_was_made_there_is_nothing_to_undo() -> None:
+    async with running() as nexus:
         with pytest.raises(RefusalError, match="no restore has set anything aside"):
             await undo(nexus.keepers, nexus.rotation_loop, RESTORE)
-        await require_own(nexus, root)
+        assert nexus.vault.is_open

@@ -4,7 +4,8 @@
     2. the store's file is put back (spike.storage.ability): from here on the old state is the one in force
     3. the backup places get back the key backup and anchor of that state's lineage
 
-Killed after 2, the same command does 3. The old state is locked then, and its root key comes back as ever.
+Killed after 2, the same command does 3, and killed after that, it says once more what is in force: whoever asked and
+did not hear the answer, goes on from there. The old state is locked then, and its root key comes back as ever.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from spike.nexus.keeper_desk import KeeperDesk
 from spike.nexus.opened import Phase
 from spike.nexus.place_lineage import put_back
 from spike.nexus.rotation_loop import RotationLoop
-from spike.nexus.store_room import bring_back, newest_aside
+from spike.nexus.store_room import bring_back, newest_aside, was_undone
 from spike.nexus.vault import KEYRING_ID, Vault
 
 _log: Final = logging.getLogger("spike.nexus.system_restore")
@@ -74,7 +75,7 @@ async def _undone(keepers: KeeperDesk, name: str | None, actor: str) -> Undone:
             _log.critical("%s has undone a restore; %s is in force again", actor, name)
         store_id, lineage = await _named(vault)
         did = [await put_back(state.place, store_id, lineage) for state in vault.places if store_id]
-        if name is None and not any(did):
+        if name is None and not any(did) and not await was_undone(vault.store):
             raise RefusalError(
                 Reason.NOTHING_ASIDE, "no restore has set anything aside here", "see spike status"
             )

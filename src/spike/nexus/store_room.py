@@ -99,6 +99,13 @@ async def newest_aside(store: Store) -> str | None:
     return max(names, default=None)
 
 
+async def was_undone(store: Store) -> bool:
+    """Return whether something is aside that was in force until a restore was undone."""
+    if not isinstance(store, CanSetAside):
+        return False
+    return any(name.startswith(f"{UNDONE}-") for name in await store.asides())
+
+
 async def bring_back(store: Store, name: str, at: str) -> str:
     """Put what is aside back. Return the name under which the present state is aside then, or "" if it was nothing.
 

@@ -142,7 +142,9 @@ def _undo(*, yes: bool, output_format: Format) -> None:
         answer = nexus.undo_restore()
     session.bring_anchor_back(answer.store_id, answer.lineage)
     human = [
-        "What was set aside is in force again.",
+        "What was set aside is in force again."
+        if answer.aside
+        else "Nothing more is to be undone. In force is:",
         f"  Store: {answer.store_id or 'none'}",
         f"  Lineage: {answer.lineage or 'none'}",
         *([f"  Kept aside instead: {answer.aside}"] if answer.aside else []),
