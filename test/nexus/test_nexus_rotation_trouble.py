@@ -394,3 +394,21 @@ async def until_of(nexus: RunningNexus, rotation_id: str) -> RotationView:
     view = found()
     assert view is not None
     return view
+
+
+async def test_who_gives_up_waiting_for_a_halt_halts_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path / "data", performer=Performer()) as nexus:
+        loop = nexus.rotation_loop
+
+        async def halt() -> None:
+            async with loop.halted():
+                raise AssertionError("it had its turn")
+
+        async with loop._step_lock:  # as while a step is under way
+            waiting = asyncio.create_task(halt())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+        await nexus.rotations.start(asked(window_s=0), SUPERUSER)
+        assert (await until(nexus, "finalized")).phase == "finalized"

@@ -158,13 +158,13 @@ async def test_the_lent_keys_are_wiped_and_the_child_is_gone_when_it_is_closed()
         passage = passage_of(ring.document, 1)
         assert passage is not None
         child = await ChildResealer.start(passage, ring)
-        pages, process = child._pages, child._process
-        assert process.poll() is None
+        pages, process = child._pages, child._child
+        assert not process.is_gone
         records = [it for it in await everything(nexus.store) if it.id.kind == SECRET]
         assert len(await child.reseal(SECRET, records)) == len(records)
         await child.close()
         assert all(page.wiped for page in pages)
-        assert process.returncode is not None
+        assert process.is_gone
         # The ring's own keys are still there: only copies were lent.
         for record in records:
             assert nexus.vault.opened.sealed.open(record)

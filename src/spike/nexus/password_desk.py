@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +16,7 @@ import msgspec
 
 from spike.lifecycle.refusal import Reason, RefusalError
 from spike.memory.key_memory import KeyMemory
+from spike.nexus.child import Child
 from spike.nexus.password_child import (
     KEY_SIZE_BYTES,
     LIFE_S,
@@ -40,7 +39,7 @@ class PasswordSession:
     id: str
     actor: str
     public: bytes
-    _process: subprocess.Popen[bytes]
+    _child: Child
     _reader: asyncio.StreamReader
     _writer: asyncio.StreamWriter
     _auth: KeyMemory
@@ -122,9 +121,8 @@ class PasswordSession:
     async def close(self) -> None:
         """End the child and wipe the shared pages. Idempotent."""
         self._writer.close()
-        self._process.kill()
         try:
-            await asyncio.to_thread(self._process.wait)
+            await self._child.end()
         finally:
             self._auth.wipe()
             self._root.wipe()
@@ -202,18 +200,21 @@ async def _start(actor: str, derivation: asyncio.Lock, life_s: float) -> Passwor
     auth = KeyMemory.allocate_shareable(KEY_SIZE_BYTES)
     root = KeyMemory.allocate_shareable(KEY_SIZE_BYTES)
     ours, theirs = socket.socketpair()
+    child: Child | None = None
     try:
         with theirs:
             descriptors = (theirs.fileno(), auth.descriptor(), root.descriptor())
-            process = _spawn(descriptors)
+            child = Child("spike.nexus.password_child", descriptors)
         reader, writer = await asyncio.open_connection(sock=ours, limit=_LINE_LIMIT_BYTES)
     except BaseException:
         ours.close()
         auth.wipe()
         root.wipe()
+        if child is not None:
+            await child.end()
         raise
     session = PasswordSession(
-        secrets.token_hex(16), actor, b"", process, reader, writer, auth, root, derivation, life_s
+        secrets.token_hex(16), actor, b"", child, reader, writer, auth, root, derivation, life_s
     )
     try:
         async with asyncio.timeout(READY_S):
@@ -227,21 +228,6 @@ async def _start(actor: str, derivation: asyncio.Lock, life_s: float) -> Passwor
         await session.close()
         raise
     return session
-
-
-def _spawn(descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    """Start the child; takes about a millisecond.
-
-    Not the event loop's own way: uvloop runs at-fork hooks in the child before exec, and the one of spike.memory lets
-    go of the very pages that are handed over.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-I", "-m", "spike.nexus.password_child", *map(str, descriptors)],
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env={},
-    )
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> Answer:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Final, Self
 
@@ -17,6 +15,7 @@ import msgspec
 from spike.lifecycle.progress import Reason
 from spike.lifecycle.ring import KeyRing
 from spike.memory.key_memory import KeyMemory
+from spike.nexus.child import Child
 from spike.nexus.reencryption_child import (
     FRAME_LIMIT_BYTES,
     KEY_SIZE_BYTES,
@@ -40,12 +39,10 @@ _FRAME_BYTES: Final = 64 << 10
 class ChildResealer:
     """One child, and the two pages shared with it."""
 
-    def __init__(
-        self, passage: Passage, process: subprocess.Popen[bytes], pages: tuple[KeyMemory, KeyMemory]
-    ) -> None:
+    def __init__(self, passage: Passage, child: Child, pages: tuple[KeyMemory, KeyMemory]) -> None:
         """Private: use `start`."""
         self._passage = passage
-        self._process = process
+        self._child = child
         self._pages = pages
         self._reader: asyncio.StreamReader
         self._writer: asyncio.StreamWriter
@@ -74,13 +71,14 @@ class ChildResealer:
             with theirs:
                 pages.append(_lent(ring.record(passage.before)))
                 pages.append(_lent(ring.active_record.key))
-                process = _spawn((theirs.fileno(), *(page.descriptor() for page in pages)))
+                descriptors = (theirs.fileno(), *(page.descriptor() for page in pages))
+                child = Child("spike.nexus.reencryption_child", descriptors)
         except BaseException:
             ours.close()
             for page in pages:
                 page.wipe()
             raise
-        started = cls(passage, process, (pages[0], pages[1]))
+        started = cls(passage, child, (pages[0], pages[1]))
         try:
             await started._meet(ours)
         except BaseException:
@@ -140,9 +138,8 @@ class ChildResealer:
     async def _close(self) -> None:
         if hasattr(self, "_writer"):
             self._writer.close()
-        self._process.kill()
         try:
-            await asyncio.to_thread(self._process.wait)
+            await self._child.end()
         finally:
             for page in self._pages:
                 page.wipe()
@@ -164,17 +161,6 @@ def _lent(key: KeyMemory) -> KeyMemory:
     with key.view() as source, page.view() as target:
         target[:] = source
     return page
-
-
-def _spawn(descriptors: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    """Start the child by exec; for the reason why not the event loop's own way see password_desk."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-m", "spike.nexus.reencryption_child", *map(str, descriptors)],
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        env={},
-    )
 
 
 def _require_sound(done: Done) -> None:

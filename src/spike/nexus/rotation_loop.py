@@ -57,7 +57,7 @@ class RotationLoop:
         self._work = Work(self._vault, self.performer, self._wipe_later)
         self._formers: list[KeyRing] = []
         self._wake = asyncio.Event()
-        self._interrupt = asyncio.Event()
+        self._interrupt, self._halting = asyncio.Event(), 0
         self._step_lock = asyncio.Lock()
         self._pause_s = FIRST_PAUSE_S
         self._fault = ""
@@ -86,13 +86,17 @@ class RotationLoop:
     @contextlib.asynccontextmanager
     async def halted(self) -> AsyncIterator[None]:
         """Interrupt the step under way, and let none begin meanwhile."""
+        self._halting += 1
         self._interrupt.set()
-        async with self._step_lock:
-            try:
+        try:
+            async with self._step_lock:
                 yield
-            finally:
+        finally:
+            # Also where it was cancelled before it had its turn; and not for another who still waits.
+            self._halting -= 1
+            if not self._halting:
                 self._interrupt.clear()
-                self.wake()
+            self.wake()
 
     async def reserve(self, plan: Plan, checks: tuple[Check, ...]) -> None:
         """Begin a rotation; the loop goes on with it. Call it while halted.
