@@ -410,5 +410,4 @@ async def test_who_gives_up_waiting_for_a_halt_halts_nothing(tmp_path: Path) -> 
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-        await nexus.rotations.start(asked(window_s=0), SUPERUSER)
-        assert (await until(nexus, "finalized")).phase == "finalized"
+        assert not loop._interrupt.is_set(), "the loop would find every step interrupted"
