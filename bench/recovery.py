@@ -1,8 +1,9 @@
-"""How long a killed Nexus is away: from its start to its first answer with the root key, from three Keepers.
+"""How long a killed Nexus is away: from its start to its first answer with the root key, from Keepers or by password.
 
     PYTHONPATH=test:. .venv/bin/python -m bench.recovery [--format human|json] [--records N]
 
-Real processes on loopback. The same with a small store and with a large one, and beside both the time the same program
+Real processes on loopback: three Keepers, and then with none of them `spike restore` with the password, whose two
+derivations are in the time. The same with a small store and with a large one, and beside both the time the same program
 takes for `--version`, which is the interpreter and the imports alone. Nothing here may grow with the store.
 """
 
@@ -58,6 +59,19 @@ def time_to_serve(spike: Installation) -> float:
     spike.kill_nexus()
     began_s = time.perf_counter()
     spike.start_nexus()
+    return _until_served(spike, began_s)
+
+
+def time_by_password(spike: Installation) -> float:
+    """The same without any Keeper: a person who is there at once gives the password."""
+    spike.kill_nexus()
+    began_s = time.perf_counter()
+    spike.start_nexus()
+    spike.restore()
+    return _until_served(spike, began_s)
+
+
+def _until_served(spike: Installation, began_s: float) -> float:
     while True:
         try:
             if spike.client.get_secret("a") == {"k": "v"}:
@@ -83,14 +97,26 @@ def measure(directory: Path, records: int) -> list[Line]:
     with Installation(directory, keepers=3) as spike:
         spike.init()
         spike.client.put_secret("a", {"k": "v"})
-        small = line("start to serving", 1, [time_to_serve(spike) for _ in range(ROUNDS)])
+        lines = _both(spike, 1)
         spike.kill_nexus()
         fill(spike.store, records)
+        for index in spike.keeper:
+            spike.start_keeper(index)
         spike.start_nexus()
-        spike.wait_until_open()
-        full = line("start to serving", records, [time_to_serve(spike) for _ in range(ROUNDS)])
+        spike.restore()
+        spike.wait_for_keepers()
+        lines += _both(spike, records)
     bare = line("spike-nexus --version", 0, [time_of_version() for _ in range(ROUNDS)])
-    return [bare, small, full]
+    return [bare, *lines]
+
+
+def _both(spike: Installation, records: int) -> list[Line]:
+    """Measure from Keepers, then kill them and measure by password."""
+    keepers = line("from Keepers", records, [time_to_serve(spike) for _ in range(ROUNDS)])
+    for index in spike.keeper:
+        spike.kill_keeper(index)
+    password = line("by password", records, [time_by_password(spike) for _ in range(ROUNDS)])
+    return [keepers, password]
 
 
 def main() -> int:
@@ -109,7 +135,9 @@ def main() -> int:
             f"{each.name:24} {each.records:>9,} records  {each.seconds:6.3f} s  "
             f"({each.least:.3f} to {each.most:.3f})"
         )
-    print(f"large store over small one: {lines[2].seconds / lines[1].seconds:.2f}")
+    _, keepers, password, full_keepers, full_password = (each.seconds for each in lines)
+    print(f"large store over small one, from Keepers: {full_keepers / keepers:.2f}")
+    print(f"large store over small one, by password: {full_password / password:.2f}")
     return 0
 
 
