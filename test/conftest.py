@@ -15,6 +15,7 @@ LONG_FILES = (
     "test_demo.py",
     "test_fuzz.py",
     "test_process_slot.py",
+    "test_process_recovery_kill.py",
     "test_dev_process.py",
     "test_dev_keeper.py",
     "test_readme.py",

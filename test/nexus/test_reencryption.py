@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
@@ -512,10 +514,10 @@ async def test_a_child_that_is_killed_again_and_again_is_done_without(
     task = asyncio.create_task(walk.run())
     killed = set()
     while not task.done():
-        process = getattr(walk._resealer, "_process", None)
-        if process is not None and process.pid not in killed:
-            process.kill()
-            killed.add(process.pid)
+        child = getattr(walk._resealer, "_child", None)
+        if child is not None and child.pid not in killed:
+            os.kill(child.pid, signal.SIGKILL)
+            killed.add(child.pid)
         await asyncio.sleep(0.001)
     assert len(killed) == 3
     assert task.result().failed == 0

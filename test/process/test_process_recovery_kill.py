@@ -169,9 +169,12 @@ def each_kill(scene: Scene, play: Callable[[Kill], list[str]], *named: str) -> t
     steps = play(NOBODY)
     points = set(range(len(steps) + 1))
     chosen = {len(steps) - steps[::-1].index(name) for name in named}
+    chance = random.Random(number)
+    victims: tuple[str, ...] = ("nexus", "command")
     if not PROOF:
-        points = chosen | set(random.Random(number).sample(sorted(points), FEW))
-    kills = [(at, victim) for at in sorted(points) for victim in ("nexus", "command")]
+        points = chosen | set(chance.sample(sorted(points), FEW))
+        victims = (chance.choice(victims),)
+    kills = [(at, victim) for at in sorted(points) for victim in victims]
     for kill in kills:
         print(kill, steps[: kill[0]][-1:])
         play(kill)
